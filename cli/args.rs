@@ -1,0 +1,172 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs pipelines of typed steps for radiology AI, does again only what changed, and answers SQL over all of it.
+#[derive(Debug, Parser)]
+#[command(name = "argent", version, propagate_version = true)]
+pub(crate) struct Arguments {
+    /// The store's folder; else the nearest `.argent` upward, else beside the nearest `.git`, else beside the spec
+    #[arg(long, global = true, env = "ARGENT_STORE", value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a pipeline: make what is missing or stale, reuse the rest
+    Run(RunArguments),
+    /// Show what a run would do: reasons, rows, tokens, dollars, time
+    Plan(PlanArguments),
+    /// Find every mistake of a pipeline without running it
+    Check(CheckArguments),
+    /// Say why a step would run again, and where its last result came from
+    Why(WhyArguments),
+    /// Ask SQL over the results of a store
+    #[cfg(feature = "sql")]
+    Sql(SqlArguments),
+    /// List the runs of a store, or the steps of one run
+    Runs(RunsArguments),
+    /// Show the rows that failed, and why
+    Errors(ErrorsArguments),
+    /// List the operators, or show one
+    Ops(OpsArguments),
+    /// Print the JSON Schema of pipelines, for editors
+    Schema,
+}
+
+/// A pipeline and the values of its params.
+#[derive(Debug, Args)]
+pub(crate) struct SpecArguments {
+    /// The pipeline's YAML file
+    #[arg(value_name = "SPEC")]
+    pub(crate) spec: PathBuf,
+    /// Give a param another value
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
+    pub(crate) set: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkArguments {
+    /// Stop before more than this is spent, in US dollars
+    #[arg(long, value_name = "USD")]
+    pub(crate) max_usd: Option<f64>,
+    /// Try rows again whose failure is remembered
+    #[arg(long)]
+    pub(crate) retry_errors: bool,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    #[command(flatten)]
+    pub(crate) spec: SpecArguments,
+    #[command(flatten)]
+    pub(crate) work: WorkArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArguments {
+    #[command(flatten)]
+    pub(crate) spec: SpecArguments,
+    #[command(flatten)]
+    pub(crate) work: WorkArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    #[command(flatten)]
+    pub(crate) spec: SpecArguments,
+    /// Print the columns of every step
+    #[arg(long)]
+    pub(crate) types: bool,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArguments {
+    #[command(flatten)]
+    pub(crate) spec: SpecArguments,
+    /// The step
+    #[arg(value_name = "STEP")]
+    pub(crate) step: String,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How a table is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Aligned text
+    Table,
+    /// Comma-separated values
+    Csv,
+    /// One JSON object per line
+    Json,
+    /// Parquet, into the file of `-o`
+    Parquet,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SqlArguments {
+    /// The question
+    #[arg(value_name = "QUERY")]
+    pub(crate) query: String,
+    /// The pipeline whose steps have bare names
+    #[arg(short = 'p', long = "pipeline", value_name = "SPEC")]
+    pub(crate) pipeline: Option<PathBuf>,
+    /// How the answer is printed
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+    /// Write the answer to a file
+    #[arg(short = 'o', long = "output", value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Show columns that hold patient text
+    #[arg(long)]
+    pub(crate) phi: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunsArguments {
+    /// The run whose steps are shown
+    #[arg(value_name = "RUN")]
+    pub(crate) run: Option<String>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ErrorsArguments {
+    #[command(flatten)]
+    pub(crate) spec: SpecArguments,
+    /// The step; left out, all steps
+    #[arg(value_name = "STEP")]
+    pub(crate) step: Option<String>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OpsArguments {
+    /// The operator; left out, all of them
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.trim().to_owned(), value.to_owned()))
+}

@@ -1,0 +1,44 @@
+//! The `argent` command: arguments in, progress and tables out.
+
+mod args;
+mod check;
+mod errors;
+mod metrics;
+mod ops;
+mod plan;
+mod progress;
+mod render;
+mod run;
+mod runs;
+mod schema;
+mod session;
+#[cfg(feature = "sql")]
+mod sql;
+mod table;
+mod why;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match &arguments.command {
+        Command::Run(run) => run::run(&arguments, run),
+        Command::Plan(plan) => plan::plan(&arguments, plan),
+        Command::Check(check) => check::check(check),
+        Command::Why(why) => why::why(&arguments, why),
+        #[cfg(feature = "sql")]
+        Command::Sql(sql) => sql::sql(&arguments, sql),
+        Command::Runs(runs) => runs::runs(&arguments, runs),
+        Command::Errors(errors) => errors::errors(&arguments, errors),
+        Command::Ops(ops) => ops::ops(ops),
+        Command::Schema => schema::schema(),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(1)
+    })
+}

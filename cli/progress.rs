@@ -1,0 +1,118 @@
+//! What a run shows while it works: live bars on a terminal, plain lines in a pipe, or events as JSON.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::sync::Mutex;
+
+use argent_engine::Event;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::table::{count, seconds};
+
+/// Draws events.
+pub(crate) enum Progress {
+    /// Bars while a step works, a line when it ends.
+    Terminal(Mutex<HashMap<String, ProgressBar>>),
+    /// A line when a step ends.
+    Lines,
+    /// Each event as a line of JSON on standard output.
+    Json,
+    /// Nothing: a plan is shown at its end.
+    Quiet,
+}
+
+impl Progress {
+    /// The way that suits the program's output.
+    pub(crate) fn new(json: bool) -> Progress {
+        match (json, std::io::stderr().is_terminal()) {
+            (true, _) => Progress::Json,
+            (false, true) => Progress::Terminal(Mutex::default()),
+            (false, false) => Progress::Lines,
+        }
+    }
+
+    /// Draws one event.
+    pub(crate) fn show(&self, event: &Event) {
+        match self {
+            Progress::Quiet => {}
+            Progress::Json => json(event),
+            Progress::Lines => {
+                if let Some(line) = line(event) {
+                    eprintln!("{line}");
+                }
+            }
+            Progress::Terminal(bars) => terminal(&mut bars.lock().expect("no drawing panics"), event),
+        }
+    }
+}
+
+fn json(event: &Event) {
+    if matches!(event, Event::Progress { .. }) {
+        return;
+    }
+    let line = serde_json::to_string(event).expect("events are plain data");
+    // A closed pipe ends the talk, not the work.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+fn terminal(bars: &mut HashMap<String, ProgressBar>, event: &Event) {
+    match event {
+        Event::Running { step, rows, .. } => {
+            let bar = ProgressBar::new(rows.unwrap_or(0));
+            let style = ProgressStyle::with_template("{prefix:20} {bar:24} {pos}/{len} {elapsed} {msg}");
+            bar.set_style(style.expect("the template is fixed"));
+            bar.set_prefix(step.clone());
+            bar.tick();
+            bars.insert(step.clone(), bar);
+        }
+        Event::Progress { step, done, total, note } => {
+            if let Some(bar) = bars.get(step) {
+                bar.set_length(*total);
+                bar.set_position(*done);
+                bar.set_message(note.clone());
+            }
+        }
+        Event::Made { step, .. } | Event::Failed { step, .. } | Event::Partial { step, .. } => {
+            if let Some(bar) = bars.remove(step) {
+                bar.finish_and_clear();
+            }
+        }
+        _ => {}
+    }
+    if let Some(line) = line(event) {
+        eprintln!("{line}");
+    }
+}
+
+/// One event as a line; none for those that only move a bar.
+fn line(event: &Event) -> Option<String> {
+    let said = |step: &str, word: &str, rest: String| Some(format!("{step:20} {word:9} {rest}").trim_end().to_owned());
+    match event {
+        Event::Started { .. } | Event::Running { .. } | Event::Progress { .. } => None,
+        Event::Reused { step, rows } => said(step, "reused", count(*rows, "row")),
+        Event::Made { step, rows, stats } => {
+            let mut rest = format!("{}, {}", count(*rows, "row"), seconds(stats.seconds));
+            if stats.reused > 0 {
+                rest.push_str(&format!(", {} made, {} reused", stats.made, stats.reused));
+            }
+            if stats.failed > 0 {
+                rest.push_str(&format!(", {} failed", stats.failed));
+            }
+            if stats.requests > 0 {
+                rest.push_str(&format!(", {}", count(stats.requests, "request")));
+            }
+            if let Some(usd) = stats.usd {
+                rest.push_str(&format!(", ${usd:.4}"));
+            }
+            said(step, "made", rest)
+        }
+        Event::Failed { step, error } => said(step, "failed", error.clone()),
+        Event::Partial { step, rows, pending, reason } => {
+            said(step, "stopped", format!("{}, {pending} pending: {reason}", count(*rows, "row")))
+        }
+        Event::Blocked { step, by } => said(step, "blocked", format!("waits for {by}")),
+        Event::Breached { step, contract, warn } => {
+            said(step, if *warn { "warning" } else { "rejected" }, format!("does not hold: {contract}"))
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! `argent run`.
+
+use std::process::ExitCode;
+
+use argent_engine::{End, Engine, Options, Outcome};
+use serde_json::json;
+
+use crate::args::{Arguments, RunArguments};
+use crate::metrics;
+use crate::progress::Progress;
+use crate::session::{interruption, pipeline, runtime, store};
+use crate::table::count;
+
+/// Runs a pipeline.
+pub(crate) fn run(arguments: &Arguments, run: &RunArguments) -> anyhow::Result<ExitCode> {
+    let pipeline = match pipeline(&run.spec) {
+        Ok(pipeline) => pipeline,
+        Err(code) => return Ok(code),
+    };
+    let store = store(arguments, Some(&run.spec.spec))?;
+    let runtime = runtime()?;
+    let _entered = runtime.enter();
+    let cancelled = interruption()?;
+    let progress = Progress::new(run.work.json);
+    if !run.work.json {
+        eprintln!("store {}", store.root().display());
+    }
+    let engine = Engine {
+        pipeline: &pipeline,
+        store: &store,
+        options: Options { max_usd: run.work.max_usd, retry_errors: run.work.retry_errors },
+        events: &|event| progress.show(&event),
+        cancelled: &cancelled,
+    };
+    let outcome = engine.run()?;
+    match run.work.json {
+        true => println!("{}", finished(&outcome)),
+        false => say(&outcome, &metrics::tables(&store, &pipeline, &outcome)?),
+    }
+    Ok(ExitCode::from(code(outcome.end)))
+}
+
+/// The exit code of a run's end.
+fn code(end: End) -> u8 {
+    match end {
+        End::Done => 0,
+        End::Failed => 1,
+        End::Stopped => 3,
+        End::Breached => 4,
+        End::Interrupted => 130,
+    }
+}
+
+fn say(outcome: &Outcome, metrics: &str) {
+    let number = |action: &str| outcome.record.steps.iter().filter(|s| s.action == action).count() as u64;
+    let (made, reused) = (number("made"), number("reused"));
+    let rest = outcome.record.steps.len() as u64 - made - reused;
+    let mut text = match (made, rest) {
+        (0, 0) => format!("nothing to do: {} reused", count(reused, "step")),
+        _ => format!("{} made, {reused} reused", count(made, "step")),
+    };
+    if rest > 0 {
+        text.push_str(&format!(", {rest} without a result"));
+    }
+    eprintln!("{text}");
+    print!("{metrics}");
+}
+
+fn finished(outcome: &Outcome) -> serde_json::Value {
+    let steps: Vec<serde_json::Value> = outcome
+        .record
+        .steps
+        .iter()
+        .map(|step| {
+            json!({
+                "step": step.step,
+                "action": step.action,
+                "made": if step.action == "reused" { 0 } else { step.stats.made },
+                "reused": step.stats.reused,
+                "failed": step.stats.failed,
+                "seconds": step.stats.seconds,
+                "usd": step.stats.usd,
+                "error": step.error,
+            })
+        })
+        .collect();
+    json!({ "event": "finished", "ok": outcome.end == End::Done, "run": outcome.record.run, "steps": steps })
+}

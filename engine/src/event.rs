@@ -1,0 +1,88 @@
+//! What happened: the engine tells events, the program draws them.
+
+use serde::Serialize;
+
+use argent_cache::Stats;
+
+/// Something that happened during a plan or a run. Never holds cell text.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A run has begun.
+    Started {
+        /// The run's name.
+        run: String,
+        /// How many steps there are.
+        steps: usize,
+    },
+    /// A step's stored result is used as it is.
+    Reused {
+        /// The step.
+        step: String,
+        /// Rows of its main table.
+        rows: u64,
+    },
+    /// A step has begun.
+    Running {
+        /// The step.
+        step: String,
+        /// Rows (or distinct requests) that are to be made; none for a whole-table operator.
+        rows: Option<u64>,
+        /// Why: how its recipe differs from the last one.
+        why: Vec<String>,
+    },
+    /// A step has come this far.
+    Progress {
+        /// The step.
+        step: String,
+        /// How much is done.
+        done: u64,
+        /// Of how much.
+        total: u64,
+        /// Words beside it, such as a loss.
+        note: String,
+    },
+    /// A step's result is stored.
+    Made {
+        /// The step.
+        step: String,
+        /// Rows of its main table.
+        rows: u64,
+        /// What it took.
+        stats: Stats,
+    },
+    /// A step failed.
+    Failed {
+        /// The step.
+        step: String,
+        /// Why.
+        error: String,
+    },
+    /// A step was stopped by a budget or an interrupt; what it has is stored as a partial result.
+    Partial {
+        /// The step.
+        step: String,
+        /// Rows that are stored.
+        rows: u64,
+        /// Rows still to do.
+        pending: u64,
+        /// Why it stopped.
+        reason: String,
+    },
+    /// A step does not run because one that it reads did not end well.
+    Blocked {
+        /// The step.
+        step: String,
+        /// The step that it waits for.
+        by: String,
+    },
+    /// A contract does not hold.
+    Breached {
+        /// The step whose result it is about.
+        step: String,
+        /// The predicate.
+        contract: String,
+        /// Whether that only tells.
+        warn: bool,
+    },
+}

@@ -1,0 +1,318 @@
+//! A working operator's window: batches in, batches out, side files, memo, progress, interruption.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, bail, ensure};
+use argent_cache::encoding::encode_rows;
+use argent_cache::{Digest, Memo, Stats, Store};
+use arrow::array::{Int64Array, BooleanArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use serde::{Deserialize, Serialize};
+
+use crate::column;
+use crate::event::Event;
+
+/// What an operator sees of the world while it works.
+pub struct Io<'a> {
+    pub(crate) step: String,
+    pub(crate) store: &'a Store,
+    pub(crate) folder: PathBuf,
+    pub(crate) inputs: BTreeMap<String, RecordBatch>,
+    pub(crate) on: BTreeMap<String, String>,
+    pub(crate) schemas: BTreeMap<String, SchemaRef>,
+    pub(crate) emitted: BTreeMap<String, Vec<RecordBatch>>,
+    pub(crate) pending: Option<Pending>,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) stats: Stats,
+    pub(crate) stopped: Option<String>,
+    pub(crate) events: &'a (dyn Fn(Event) + Sync),
+    pub(crate) cancelled: &'a AtomicBool,
+    pub(crate) max_usd: Option<f64>,
+    pub(crate) retry_errors: bool,
+}
+
+/// The rows that a row operator is to answer for.
+pub(crate) struct Pending {
+    pub(crate) rows: RecordBatch,
+    pub(crate) keys: Vec<Digest>,
+    pub(crate) memo: Arc<Memo>,
+    /// Reasons of rows that failed for now and are not remembered, by key.
+    pub(crate) failed: HashMap<Digest, RowError>,
+}
+
+/// Why one row has no result.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RowError {
+    /// A word for the kind of failure (`unreadable`, `refusal`, `rate_limited`).
+    pub kind: String,
+    /// What is there and what was expected; never holds cell text.
+    pub message: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Whether the next run tries again by itself.
+    pub retryable: bool,
+}
+
+impl RowError {
+    /// An error that the same input gives again.
+    pub fn lasting(kind: &str, message: impl Into<String>) -> RowError {
+        RowError { kind: kind.to_owned(), message: message.into(), attempts: 1, retryable: false }
+    }
+}
+
+/// A row of a whole-table operator that did not find its match, or contradicted another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Fault {
+    pub(crate) port: String,
+    pub(crate) id: String,
+    pub(crate) kind: String,
+    pub(crate) message: String,
+}
+
+impl Io<'_> {
+    /// The table of a port: its key columns, id columns and the columns that the operator reads.
+    ///
+    /// # Errors
+    /// When the step leaves the port out.
+    pub fn input(&self, port: &str) -> anyhow::Result<&RecordBatch> {
+        self.inputs.get(port).with_context(|| format!("the step has no input `{port}`"))
+    }
+
+    /// The names of the ports that the step fills, row ports apart.
+    pub fn ports(&self) -> Vec<String> {
+        self.inputs.keys().cloned().collect()
+    }
+
+    /// Whether the step fills a port.
+    pub fn has_input(&self, port: &str) -> bool {
+        self.inputs.contains_key(port)
+    }
+
+    /// The id column on which a port is joined.
+    pub fn on(&self, port: &str) -> &str {
+        self.on.get(port).map_or("id", String::as_str)
+    }
+
+    /// The schema of one of the step's own outputs, as its signature gave it.
+    ///
+    /// # Errors
+    /// When the operator has no such output.
+    pub fn schema(&self, output: &str) -> anyhow::Result<SchemaRef> {
+        self.schemas.get(output).cloned().with_context(|| format!("the operator has no output `{output}`"))
+    }
+
+    /// Adds rows to an output; whole-table operators, and further outputs of row operators.
+    ///
+    /// # Errors
+    /// When the rows do not have the columns that the signature gave.
+    pub fn emit(&mut self, output: &str, batch: RecordBatch) -> anyhow::Result<()> {
+        let schema = self.schema(output)?;
+        let batch = RecordBatch::try_new(schema, batch.columns().to_vec())
+            .with_context(|| format!("output `{output}` does not have the columns that its signature gave"))?;
+        self.emitted.entry(output.to_owned()).or_default().push(batch);
+        Ok(())
+    }
+
+    /// The distinct rows that a row operator is to answer for: the columns that it reads and sees.
+    ///
+    /// # Panics
+    /// When the operator is not a row operator.
+    pub fn rows(&self) -> &RecordBatch {
+        &self.pending.as_ref().expect("only row operators ask for rows").rows
+    }
+
+    /// Answers for pending rows: `lengths[i]` consecutive rows of `batch` are the output of row `rows[i]`.
+    /// The answers are remembered: a run that is cut off later does not make them again.
+    ///
+    /// # Errors
+    /// When the rows do not have the columns that the signature gave, or the memo does not take them.
+    pub fn answer(&mut self, rows: &[usize], lengths: &[usize], batch: &RecordBatch) -> anyhow::Result<()> {
+        let schema = self.schema("")?;
+        let batch = RecordBatch::try_new(schema, batch.columns().to_vec())
+            .context("the answer does not have the columns that the signature gave")?;
+        ensure!(lengths.iter().sum::<usize>() == batch.num_rows(), "the answer's lengths do not add up to its rows");
+        let pending = self.pending.as_mut().context("only row operators answer")?;
+        let mut start = 0;
+        for (row, length) in rows.iter().zip(lengths) {
+            pending.memo.put(pending.keys[*row], &encode_rows(&batch, start, *length)?)?;
+            start += length;
+        }
+        self.stats.made += rows.len() as u64;
+        Ok(())
+    }
+
+    /// Says why a pending row has no result. A lasting reason is remembered, one that may pass is not.
+    ///
+    /// # Errors
+    /// When the memo does not take it.
+    pub fn refuse(&mut self, row: usize, error: RowError) -> anyhow::Result<()> {
+        let pending = self.pending.as_mut().context("only row operators refuse")?;
+        let key = pending.keys[row];
+        if error.retryable {
+            pending.failed.insert(key, error);
+        } else {
+            pending.memo.put(crate::rows::error_key(self.store, &key), &serde_json::to_vec(&error)?)?;
+        }
+        self.stats.made += 1;
+        Ok(())
+    }
+
+    /// Notes a row that a whole-table operator could not use; it goes to the step's `errors` table.
+    pub fn fault(&mut self, port: &str, id: &str, kind: &str, message: impl Into<String>) {
+        let message = message.into();
+        self.faults.push(Fault { port: port.into(), id: id.into(), kind: kind.into(), message });
+    }
+
+    /// Stops the step with what it has: a partial result, which a later run completes.
+    pub fn stop(&mut self, reason: impl Into<String>) {
+        self.stopped.get_or_insert(reason.into());
+    }
+
+    /// What the run may still spend on this step, in US dollars; none: no limit.
+    pub fn max_usd(&self) -> Option<f64> {
+        self.max_usd
+    }
+
+    /// Whether rows whose failure is remembered are to be tried again.
+    pub fn retry_errors(&self) -> bool {
+        self.retry_errors
+    }
+
+    /// Adds to what the step has cost.
+    pub fn spend(&mut self, stats: &Stats) {
+        self.stats.requests += stats.requests;
+        self.stats.tokens_in += stats.tokens_in;
+        self.stats.tokens_cached += stats.tokens_cached;
+        self.stats.tokens_out += stats.tokens_out;
+        if let Some(usd) = stats.usd {
+            *self.stats.usd.get_or_insert(0.0) += usd;
+        }
+    }
+
+    /// Answers to questions that are keyed by themselves, shared by all steps, runs and pipelines of the store.
+    ///
+    /// # Errors
+    /// When the memo does not open.
+    pub fn memo(&self, name: &str) -> anyhow::Result<Memo> {
+        let digest = self.store.secret().digest("argent shared memo", name.as_bytes());
+        Ok(self.store.memo(&digest)?)
+    }
+
+    /// The key of a question in a shared memo.
+    pub fn question_key(&self, question: &serde_json::Value) -> Digest {
+        argent_cache::keys::json_digest(self.store.secret(), "argent question", question)
+    }
+
+    /// Keeps bytes as a side file and gives the digest to name it by.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub fn keep(&self, bytes: &[u8]) -> anyhow::Result<Digest> {
+        Ok(self.store.put_bytes(bytes)?)
+    }
+
+    /// The local path of a side file, its content verified.
+    ///
+    /// # Errors
+    /// When it is not there or not what its digest says.
+    pub fn side_file(&self, digest: &str) -> anyhow::Result<PathBuf> {
+        Ok(self.store.path(&digest.parse()?)?)
+    }
+
+    /// The local path of a file of the `files` port: in the store where another step made it, else on disk,
+    /// where it must still be what it was when it was listed.
+    ///
+    /// # Errors
+    /// When it is gone or has changed.
+    pub fn source_file(&self, path: &str, digest: &str) -> anyhow::Result<PathBuf> {
+        source_file(self.store, &self.folder, path, digest)
+    }
+
+    /// A function that finds source files, for use on other threads.
+    pub fn source_finder(&self) -> impl Fn(&str, &str) -> anyhow::Result<PathBuf> + Send + Sync + use<> {
+        let (store, folder) = (self.store.clone(), self.folder.clone());
+        move |path, digest| source_file(&store, &folder, path, digest)
+    }
+
+    /// A function that keeps side files, for use on other threads.
+    pub fn keeper(&self) -> impl Fn(&[u8]) -> anyhow::Result<Digest> + Send + Sync + use<> {
+        let store = self.store.clone();
+        move |bytes| Ok(store.put_bytes(bytes)?)
+    }
+
+    /// A function that finds side files, for use on other threads.
+    pub fn side_finder(&self) -> impl Fn(&str) -> anyhow::Result<PathBuf> + Send + Sync + use<> {
+        let store = self.store.clone();
+        move |digest| Ok(store.path(&digest.parse()?)?)
+    }
+
+    /// Tells how far the step is.
+    pub fn progress(&self, done: u64, total: u64, note: impl Into<String>) {
+        (self.events)(Event::Progress { step: self.step.clone(), done, total, note: note.into() });
+    }
+
+    /// Whether the user wants the run to end: finish what is paid for, start nothing new.
+    pub fn cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn emitted(&mut self, output: &str) -> anyhow::Result<RecordBatch> {
+        let schema = self.schema(output)?;
+        let batches = self.emitted.remove(output).unwrap_or_default();
+        Ok(arrow::compute::concat_batches(&schema, &batches)?)
+    }
+}
+
+fn source_file(store: &Store, folder: &Path, path: &str, digest: &str) -> anyhow::Result<PathBuf> {
+    let digest: Digest = digest.parse()?;
+    if store.has(&digest) {
+        return Ok(store.path(&digest)?);
+    }
+    let full = folder.join(path);
+    let stat = store.file_digest(&full).context("a source file is gone since it was listed")?;
+    if stat.digest != digest {
+        bail!("a source file changed since it was listed; run again");
+    }
+    Ok(full)
+}
+
+/// The columns of a whole-table operator's `errors` table.
+pub(crate) fn fault_schema() -> SchemaRef {
+    column::schema([
+        Field::new("port", DataType::Utf8, false),
+        column::id("id"),
+        Field::new("kind", DataType::Utf8, false),
+        Field::new("message", DataType::Utf8, false),
+    ])
+}
+
+/// The columns that a row operator's `errors` table has behind the carried ones.
+pub(crate) fn row_error_fields() -> Vec<Field> {
+    vec![
+        Field::new("kind", DataType::Utf8, false),
+        Field::new("message", DataType::Utf8, false),
+        Field::new("attempts", DataType::Int64, false),
+        Field::new("retryable", DataType::Boolean, false),
+    ]
+}
+
+pub(crate) fn fault_batch(faults: &mut Vec<Fault>) -> anyhow::Result<RecordBatch> {
+    faults.sort();
+    faults.dedup_by(|a, b| (&a.port, &a.id, &a.kind) == (&b.port, &b.id, &b.kind));
+    let text = |f: fn(&Fault) -> &str| Arc::new(StringArray::from_iter_values(faults.iter().map(f)));
+    let columns: Vec<arrow::array::ArrayRef> =
+        vec![text(|f| &f.port), text(|f| &f.id), text(|f| &f.kind), text(|f| &f.message)];
+    Ok(RecordBatch::try_new(fault_schema(), columns)?)
+}
+
+pub(crate) fn row_error_columns(errors: &[&RowError]) -> Vec<arrow::array::ArrayRef> {
+    vec![
+        Arc::new(StringArray::from_iter_values(errors.iter().map(|e| e.kind.as_str()))),
+        Arc::new(StringArray::from_iter_values(errors.iter().map(|e| e.message.as_str()))),
+        Arc::new(Int64Array::from_iter_values(errors.iter().map(|e| i64::from(e.attempts)))),
+        Arc::new(BooleanArray::from_iter(errors.iter().map(|e| Some(e.retryable)))),
+    ]
+}

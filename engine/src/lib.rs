@@ -1,0 +1,30 @@
+//! Decides: spec -> plan -> run.
+//!
+//! ```text
+//! text --yaml--> Node --spec--> Spec --check--> Pipeline --engine--> Plan or Run
+//! ```
+//!
+//! The engine knows no operator, no terminal, no SQL engine and no GPU: operators come in through a
+//! [`Registry`], what happens goes out as [`Event`]s.
+
+pub mod check;
+pub mod column;
+pub mod diagnostic;
+pub mod engine;
+pub mod event;
+mod io;
+pub mod joining;
+pub mod operator;
+pub mod pipeline;
+pub mod recipe;
+mod rows;
+pub mod shape;
+pub mod spec;
+pub mod table;
+pub mod yaml;
+
+pub use engine::{End, Engine, Options, Outcome};
+pub use event::Event;
+pub use io::{Io, RowError};
+pub use operator::{Entry, Inputs, Kind, Operator, Port, Problem, Registry, Signature};
+pub use pipeline::Pipeline;

@@ -1,0 +1,438 @@
+//! Operators: what a step can do.
+//!
+//! The type is its parameters: one struct gives the YAML keys (serde), the reference page and the JSON
+//! Schema (doc comments, schemars) and the key (its serialised form with defaults filled in, less the fields
+//! that are marked as not in the key).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use arrow::datatypes::SchemaRef;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::column;
+use crate::io::Io;
+
+/// The schema extension that keeps a parameter out of the key; its value is the reason.
+pub const NOT_IN_KEY: &str = "x-not-in-key";
+
+/// What a step can do. A value of the type is one step's parameters, decoded and checked.
+pub trait Operator: Send + Sync {
+    /// The tables that it reads, in the order of its documentation. May depend on the parameters.
+    fn ports(&self) -> Vec<Port>;
+
+    /// Reads the configuration files that parameters name (prompts, finding packs) and tells, through
+    /// [`ConfigFiles::uses`], which parsed part of them decides the result. Default: there are none.
+    ///
+    /// # Errors
+    /// One problem per file that is absent or does not read.
+    fn load(&mut self, _files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
+        Ok(())
+    }
+
+    /// The glob patterns of the files that it reads from disk, or from the side files of a `files` port when
+    /// the step has one. Default: it reads none.
+    fn patterns(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What it reads and makes, given the schemas of its inputs. Never looks at data.
+    ///
+    /// # Errors
+    /// Every problem of the parameters against the inputs, not only the first.
+    fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>>;
+
+    /// Does the work. A row operator answers for each of [`Io::rows`]; any other emits whole tables.
+    ///
+    /// # Errors
+    /// Only what stops the whole step; what concerns one row is an error row ([`Io::refuse`]).
+    fn run(&self, io: &mut Io) -> anyhow::Result<()>;
+
+    /// Makes further outputs of a row operator from its finished main table. Default: there are none.
+    ///
+    /// # Errors
+    /// As [`Operator::run`].
+    fn finish(&self, _main: &arrow::array::RecordBatch, _io: &mut Io) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// Of a row operator: the output rows that stand in the main table for an input row that failed, so that
+    /// it is seen and counted there (a label's state `failed`). Default: a failed row is only in `errors`.
+    ///
+    /// # Errors
+    /// When the rows cannot be built.
+    fn failed_rows(&self, _schema: &SchemaRef) -> anyhow::Result<Option<arrow::array::RecordBatch>> {
+        Ok(None)
+    }
+
+    /// The money and requests that `rows` (the pending rows) would cost, for the plan. Default: it is free.
+    ///
+    /// # Errors
+    /// When an estimate needs something that is not there.
+    fn price(&self, _rows: &arrow::array::RecordBatch, _io: &Io) -> anyhow::Result<Option<Price>> {
+        Ok(None)
+    }
+}
+
+/// How an operator's output rows depend on its input rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Each output row depends on one row of the named port (and on the other ports as a whole).
+    Row(&'static str),
+    /// Any output row may depend on any input row.
+    Table,
+}
+
+/// What a plan expects pending rows to cost.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Price {
+    /// Distinct requests that would be sent.
+    pub requests: u64,
+    /// Input tokens, estimated.
+    pub tokens_in: u64,
+    /// Output tokens, estimated.
+    pub tokens_out: u64,
+    /// The least it may cost in US dollars; none where the price is not known.
+    pub usd_min: Option<f64>,
+    /// The most it may cost in US dollars; none where the price is not known.
+    pub usd: Option<f64>,
+}
+
+/// A table that an operator reads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Port {
+    /// The name under `from`; empty for a port that takes any name (see [`Port::any`]).
+    pub name: &'static str,
+    /// One sentence: what the table must hold.
+    pub doc: &'static str,
+    /// Whether a step may leave it out.
+    pub optional: bool,
+    /// Columns that the table must have.
+    pub columns: &'static [&'static str],
+}
+
+impl Port {
+    /// A port that a step must fill, with the columns that its table must have.
+    pub const fn new(name: &'static str, doc: &'static str, columns: &'static [&'static str]) -> Port {
+        Port { name, doc, optional: false, columns }
+    }
+
+    /// The files port: a table whose rows name side files. Left out, files are found on disk.
+    pub const fn files() -> Port {
+        Port {
+            name: FILES,
+            doc: "A table of files (`path`, `digest`); left out, `path` is looked up on disk.",
+            optional: true,
+            columns: &["path", "digest"],
+        }
+    }
+
+    /// Any number of tables, under names of the user's choice.
+    pub const fn any(doc: &'static str) -> Port {
+        Port { name: "", doc, optional: true, columns: &[] }
+    }
+}
+
+/// The name of the port through which source operators read files.
+pub const FILES: &str = "files";
+
+/// The schemas that fill an operator's ports.
+#[derive(Debug, Clone, Default)]
+pub struct Inputs {
+    /// By port name.
+    pub ports: BTreeMap<String, Input>,
+    /// The folder that relative paths of the spec start from.
+    pub folder: PathBuf,
+}
+
+/// The schema that fills one port.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// The columns.
+    pub schema: SchemaRef,
+    /// The key columns of the table.
+    pub keys: Vec<String>,
+    /// The id column on which this port is joined to the others: `id`, or what `match` says.
+    pub on: String,
+}
+
+impl Inputs {
+    /// The input of a port that is not optional.
+    ///
+    /// # Panics
+    /// When the port is not filled, which the engine has checked before.
+    pub fn port(&self, name: &str) -> &Input {
+        self.ports.get(name).expect("the engine fills every port that is not optional")
+    }
+
+    /// The id columns of a port: those that row operators carry along.
+    pub fn ids(&self, port: &str) -> Vec<String> {
+        let input = self.port(port);
+        let mut names = column::names_with_role(&input.schema, "id");
+        names.extend(input.keys.iter().filter(|k| !names.contains(k)).cloned().collect::<Vec<_>>());
+        names
+    }
+
+    /// A problem at `from.<port>` for each column that the port's table lacks.
+    pub fn missing(&self, port: &str, columns: &[&str]) -> Vec<Problem> {
+        let schema = &self.port(port).schema;
+        let absent = columns.iter().filter(|c| schema.field_with_name(c).is_err());
+        absent.map(|c| missing_column(port, c, schema)).collect()
+    }
+}
+
+/// The problem of a port's table that lacks a column.
+pub fn missing_column(port: &str, column: &str, schema: &SchemaRef) -> Problem {
+    let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
+    Problem::at(["from", port], format!("the table for `{port}` has no column `{column}`"))
+        .help(nearest(column, &names, "columns"))
+}
+
+/// "did you mean `x`?" where a name is near, else the list of all names.
+pub fn nearest(wanted: &str, names: &[&str], what: &str) -> String {
+    let near = names
+        .iter()
+        .map(|n| (strsim::damerau_levenshtein(wanted, n), *n))
+        .min()
+        .filter(|(distance, _)| *distance <= wanted.len().max(3) / 3);
+    match near {
+        Some((_, name)) => format!("did you mean `{name}`?"),
+        None if names.is_empty() => format!("there are no {what}"),
+        None => format!("there are {}", names.join(", ")),
+    }
+}
+
+/// What an operator reads and makes.
+#[derive(Debug, Clone, Default)]
+pub struct Signature {
+    /// By port: the columns whose values decide the result. They are all that enters the key.
+    pub reads: BTreeMap<String, Vec<String>>,
+    /// By port: columns that it sees to find things by (a path beside a digest), which decide nothing.
+    pub sees: BTreeMap<String, Vec<String>>,
+    /// Of a row operator: the columns of its row port that it carries along unread.
+    pub carries: Vec<String>,
+    /// The tables that it makes; the main one is named "".
+    pub outputs: BTreeMap<String, Output>,
+}
+
+/// A table that an operator makes.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// The columns that the operator itself makes; the main table of a row operator gets the carried ones
+    /// in front of them.
+    pub schema: SchemaRef,
+    /// The columns that name a row; the table is sorted by them.
+    pub keys: Vec<String>,
+}
+
+impl Signature {
+    /// A signature with one output.
+    pub fn new(schema: SchemaRef, keys: &[&str]) -> Signature {
+        let keys = keys.iter().map(|k| (*k).to_owned()).collect();
+        Signature { outputs: BTreeMap::from([(String::new(), Output { schema, keys })]), ..Signature::default() }
+    }
+
+    /// Adds the columns that are read from a port.
+    pub fn reads<S: Into<String>>(mut self, port: &str, columns: impl IntoIterator<Item = S>) -> Signature {
+        self.reads.entry(port.to_owned()).or_default().extend(columns.into_iter().map(Into::into));
+        self
+    }
+
+    /// Adds columns that are seen but decide nothing.
+    pub fn sees<S: Into<String>>(mut self, port: &str, columns: impl IntoIterator<Item = S>) -> Signature {
+        self.sees.entry(port.to_owned()).or_default().extend(columns.into_iter().map(Into::into));
+        self
+    }
+
+    /// Says which columns a row operator carries along.
+    pub fn carries(mut self, columns: Vec<String>) -> Signature {
+        self.carries = columns;
+        self
+    }
+
+    /// Adds a further output.
+    pub fn output(mut self, name: &str, schema: SchemaRef, keys: &[&str]) -> Signature {
+        let keys = keys.iter().map(|k| (*k).to_owned()).collect();
+        self.outputs.insert(name.to_owned(), Output { schema, keys });
+        self
+    }
+
+    /// The main output.
+    ///
+    /// # Panics
+    /// When the signature was built without one.
+    pub fn main(&self) -> &Output {
+        self.outputs.get("").expect("a signature has a main output")
+    }
+}
+
+/// Something that is wrong with a step, and where: a path into its YAML (`with`, `sections`, `findings`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Problem {
+    /// Keys from the step downwards; the deepest that exists is underlined.
+    pub path: Vec<String>,
+    /// What is there and what was expected.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+impl Problem {
+    /// A problem at a place in the step.
+    pub fn at<S: Into<String>>(path: impl IntoIterator<Item = S>, message: impl Into<String>) -> Problem {
+        Problem { path: path.into_iter().map(Into::into).collect(), message: message.into(), help: None }
+    }
+
+    /// The same problem with advice.
+    pub fn help(mut self, help: impl Into<String>) -> Problem {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// The configuration files of a step, and what of them decides its result.
+#[derive(Debug, Default)]
+pub struct ConfigFiles {
+    folder: PathBuf,
+    /// By parameter: the parsed part that enters the key.
+    pub(crate) used: BTreeMap<String, Value>,
+    /// By parameter: the file that was read, for explanations.
+    pub(crate) paths: BTreeMap<String, String>,
+}
+
+impl ConfigFiles {
+    pub(crate) fn new(folder: &Path) -> ConfigFiles {
+        ConfigFiles { folder: folder.to_owned(), ..ConfigFiles::default() }
+    }
+
+    /// The text of the file that the parameter names, relative to the spec.
+    ///
+    /// # Errors
+    /// A problem at `with.<parameter>` when the file is absent or is not UTF-8 text.
+    pub fn text(&mut self, parameter: &str, path: &str) -> Result<String, Problem> {
+        self.paths.insert(parameter.to_owned(), path.to_owned());
+        let full = self.folder.join(path);
+        std::fs::read_to_string(&full).map_err(|error| {
+            let problem = Problem::at(["with", parameter], format!("`{path}` does not read: {error}"));
+            problem.help(format!("paths are relative to the spec; this one means {}", full.display()))
+        })
+    }
+
+    /// Says which parsed part of a parameter's file decides the result.
+    pub fn uses(&mut self, parameter: &str, part: Value) {
+        self.used.insert(parameter.to_owned(), part);
+    }
+}
+
+/// An operator in the registry, its type forgotten.
+pub struct Entry {
+    /// `family.verb`.
+    pub name: &'static str,
+    /// Raised whenever the same parameters and inputs give another result.
+    pub revision: u32,
+    /// How output rows depend on input rows.
+    pub kind: Kind,
+    /// Whether it is local, free and quick, so that `plan` itself runs it to show exact rows after it.
+    pub quick: bool,
+    schema: fn() -> Value,
+    decode: fn(Value) -> Result<(Box<dyn Operator>, Value), serde_json::Error>,
+}
+
+impl Entry {
+    /// The entry of an operator type.
+    pub const fn new<T>(name: &'static str, revision: u32, kind: Kind) -> Entry
+    where
+        T: Operator + Serialize + DeserializeOwned + JsonSchema + 'static,
+    {
+        Entry { name, revision, kind, quick: false, schema: schema_of::<T>, decode: decode::<T> }
+    }
+
+    /// The same entry, marked as local, free and quick.
+    pub const fn quick(mut self) -> Entry {
+        self.quick = true;
+        self
+    }
+
+    /// The JSON Schema of the parameters.
+    pub fn schema(&self) -> Value {
+        (self.schema)()
+    }
+
+    /// The operator with these parameters, and the part of them that enters the key, defaults filled in.
+    ///
+    /// # Errors
+    /// When the parameters do not fit the type.
+    pub fn decode(&self, parameters: Value) -> Result<(Box<dyn Operator>, Value), serde_json::Error> {
+        let (operator, mut all) = (self.decode)(parameters)?;
+        let schema = self.schema();
+        keep_what_enters_the_key(&mut all, &schema, &schema);
+        Ok((operator, all))
+    }
+}
+
+/// Takes out of serialised parameters, at any depth, the fields that their schema marks as not in the key.
+fn keep_what_enters_the_key(value: &mut Value, schema: &Value, root: &Value) {
+    let target = schema.get("$ref").and_then(Value::as_str).and_then(|r| root.pointer(r.trim_start_matches('#')));
+    if let Some(target) = target {
+        keep_what_enters_the_key(value, target, root);
+    }
+    for branch in ["anyOf", "oneOf", "allOf"].iter().filter_map(|k| schema.get(k)?.as_array()).flatten() {
+        keep_what_enters_the_key(value, branch, root);
+    }
+    match value {
+        Value::Object(fields) => {
+            let properties = &schema["properties"];
+            fields.retain(|name, _| properties[name].get(NOT_IN_KEY).is_none());
+            for (name, field) in fields.iter_mut() {
+                let inner = properties.get(name).or(schema.get("additionalProperties"));
+                if let Some(inner) = inner {
+                    keep_what_enters_the_key(field, inner, root);
+                }
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                keep_what_enters_the_key(item, &schema["items"], root);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn schema_of<T: JsonSchema>() -> Value {
+    schemars::generate::SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>().to_value()
+}
+
+fn decode<T>(parameters: Value) -> Result<(Box<dyn Operator>, Value), serde_json::Error>
+where
+    T: Operator + Serialize + DeserializeOwned + 'static,
+{
+    let operator: T = serde_json::from_value(parameters)?;
+    let all = serde_json::to_value(&operator)?;
+    Ok((Box::new(operator), all))
+}
+
+/// The readable list of operators.
+pub struct Registry {
+    entries: Vec<Entry>,
+}
+
+impl Registry {
+    /// A registry of these entries, in the order of the documentation.
+    pub fn new(entries: Vec<Entry>) -> Registry {
+        Registry { entries }
+    }
+
+    /// The entry of that name.
+    pub fn get(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|e| e.name == name)
+    }
+
+    /// All entries, in the order of the documentation.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+}

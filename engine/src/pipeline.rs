@@ -1,0 +1,93 @@
+//! A pipeline that can run: every step's operator decoded, its inputs joined up, its schemas known.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use arrow::datatypes::SchemaRef;
+use serde_json::Value;
+
+use crate::operator::{Kind, Operator, Signature};
+
+/// A checked pipeline; its nodes stand in an order in which each comes after those that it reads.
+pub struct Pipeline {
+    /// The pipeline's name.
+    pub name: String,
+    /// The path of its spec.
+    pub spec: PathBuf,
+    /// The folder that relative paths start from.
+    pub folder: PathBuf,
+    /// The steps, and the contracts behind the steps that they watch.
+    pub nodes: Vec<Node>,
+}
+
+impl Pipeline {
+    /// The node of that name.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.iter().find(|n| n.name == name)
+    }
+}
+
+/// One step that can run.
+pub struct Node {
+    /// The step's name.
+    pub name: String,
+    /// The operator's name.
+    pub operator_name: &'static str,
+    /// The operator's revision.
+    pub revision: u32,
+    /// How output rows depend on input rows.
+    pub kind: Kind,
+    /// Whether `plan` itself may run it.
+    pub quick: bool,
+    /// The operator with its parameters.
+    pub operator: Box<dyn Operator>,
+    /// The parameters that enter the key, defaults filled in.
+    pub params: Value,
+    /// By parameter: the parsed part of a configuration file that enters the key.
+    pub files: BTreeMap<String, Value>,
+    /// By parameter: the path of that file, for explanations.
+    pub file_paths: BTreeMap<String, String>,
+    /// The tables that it reads.
+    pub inputs: Vec<NodeInput>,
+    /// What it reads and makes.
+    pub signature: Signature,
+    /// The tables that it makes, with the columns that the engine adds.
+    pub outputs: BTreeMap<String, TableShape>,
+    /// What it needs to itself.
+    pub needs: BTreeMap<String, u32>,
+    /// Set for a contract: what it watches.
+    pub contract: Option<ContractOf>,
+}
+
+/// One table that a node reads.
+#[derive(Debug, Clone)]
+pub struct NodeInput {
+    /// The port that it fills.
+    pub port: String,
+    /// The place of the node that makes it in [`Pipeline::nodes`].
+    pub node: usize,
+    /// Which of that node's outputs; empty for the main one.
+    pub output: String,
+    /// The id column on which it is joined.
+    pub on: String,
+}
+
+/// The columns and keys of a table.
+#[derive(Debug, Clone)]
+pub struct TableShape {
+    /// The columns.
+    pub schema: SchemaRef,
+    /// The columns that name a row.
+    pub keys: Vec<String>,
+}
+
+/// A contract's place: which node it watches, and how gravely.
+#[derive(Debug, Clone)]
+pub struct ContractOf {
+    /// The place of the watched node in [`Pipeline::nodes`].
+    pub node: usize,
+    /// The predicate, as written.
+    pub sql: String,
+    /// Whether a breach only tells.
+    pub warn: bool,
+}

@@ -1,0 +1,264 @@
+//! Row operators: which rows are pending, and how the table is put together from answers.
+//!
+//! A row's key is the hash of the operator and of the cells that it reads, never of its id: equal rows are
+//! computed once. The memo keeps, by key, the operator's own output cells; ids and carried columns are joined
+//! back here.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use anyhow::Context;
+use argent_cache::encoding::{decode_rows, encode_rows};
+use argent_cache::keys::row_keys;
+use argent_cache::{Digest, Memo, Store};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array};
+use arrow::compute::{take, take_record_batch};
+use arrow::datatypes::{Schema, SchemaRef};
+
+use crate::column;
+use crate::io::{Pending, RowError, row_error_columns, row_error_fields};
+use crate::pipeline::Node;
+use crate::table::Table;
+
+/// The memo key of a row's lasting failure. It is not the row's own key, so that an answer found on a later
+/// try can take its place.
+pub(crate) fn error_key(store: &Store, key: &Digest) -> Digest {
+    store.secret().digest("argent row error", &key.0)
+}
+
+/// The rows of a row operator's input, with their keys.
+pub(crate) struct RowWork {
+    /// All rows: carried, read and seen columns.
+    input: RecordBatch,
+    keys: Vec<Digest>,
+    /// By row: the key of its lasting failure.
+    error_keys: Vec<Digest>,
+    memo: Arc<Memo>,
+    /// The first row of each distinct key that has no answer yet.
+    pub(crate) pending: Vec<usize>,
+}
+
+impl RowWork {
+    /// Reads the input rows and finds the pending ones.
+    pub(crate) fn find(
+        node: &Node,
+        port: &str,
+        table: &Table,
+        operator: &Digest,
+        store: &Store,
+        retry_errors: bool,
+    ) -> anyhow::Result<RowWork> {
+        let reads = node.signature.reads.get(port).cloned().unwrap_or_default();
+        let input = table.read(store, &wanted_columns(node, port))?;
+        let read: Vec<ArrayRef> = reads
+            .iter()
+            .map(|name| input.column_by_name(name).cloned().with_context(|| format!("no column `{name}`")))
+            .collect::<anyhow::Result<_>>()?;
+        let keys = row_keys(store.secret(), operator, &read, input.num_rows())?;
+        let memo = Arc::new(store.memo(operator)?);
+        let error_keys: Vec<Digest> = keys.iter().map(|key| error_key(store, key)).collect();
+        let schema = &node.signature.main().schema;
+        let files = file_columns(schema);
+        let mut seen = HashSet::new();
+        let mut pending = Vec::new();
+        for (row, key) in keys.iter().enumerate().filter(|(_, key)| seen.insert(**key)) {
+            let failed = !retry_errors && memo.contains(&error_keys[row]);
+            if !failed && !is_answered(&memo, key, schema, &files, store)? {
+                pending.push(row);
+            }
+        }
+        Ok(RowWork { input, keys, error_keys, memo, pending })
+    }
+
+    /// How many input rows there are, and how many of them wait for an answer.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let waiting: HashSet<Digest> = self.pending.iter().map(|row| self.keys[*row]).collect();
+        let run = self.keys.iter().filter(|k| waiting.contains(*k)).count();
+        (self.keys.len() as u64, run as u64)
+    }
+
+    /// The pending rows themselves.
+    pub(crate) fn pending_rows(&self) -> anyhow::Result<RecordBatch> {
+        let places = UInt64Array::from_iter_values(self.pending.iter().map(|row| *row as u64));
+        Ok(take_record_batch(&self.input, &places)?)
+    }
+
+    /// The operator's window on the pending rows.
+    pub(crate) fn window(&self) -> anyhow::Result<Pending> {
+        Ok(Pending {
+            rows: self.pending_rows()?,
+            keys: self.pending.iter().map(|row| self.keys[*row]).collect(),
+            memo: Arc::clone(&self.memo),
+            failed: std::collections::HashMap::new(),
+        })
+    }
+
+    /// Puts the step's table together: for each input row its carried cells and its answer.
+    pub(crate) fn assemble(&self, node: &Node, window: &Pending) -> anyhow::Result<Assembled> {
+        let schema = &node.signature.main().schema;
+        let stand_in = node.operator.failed_rows(schema)?.map(|b| encode_rows(&b, 0, b.num_rows())).transpose()?;
+        let mut values: Vec<Vec<u8>> = Vec::new();
+        let mut answered: Vec<u64> = Vec::new();
+        let mut failed: Vec<(u64, RowError)> = Vec::new();
+        let mut pending = 0;
+        let answers = self.memo.get_many(&self.keys)?;
+        for (row, answer) in answers.into_iter().enumerate() {
+            match self.outcome(row, answer, window)? {
+                RowOutcome::Answered(value) => {
+                    answered.push(row as u64);
+                    values.push(value);
+                }
+                RowOutcome::Failed(error) => {
+                    failed.push((row as u64, error));
+                    if let Some(value) = &stand_in {
+                        answered.push(row as u64);
+                        values.push(value.clone());
+                    }
+                }
+                RowOutcome::Pending => pending += 1,
+            }
+        }
+        let (own, lengths) = decode_rows(schema, values.iter().map(Vec::as_slice))?;
+        let places = UInt64Array::from_iter_values(
+            answered.iter().zip(&lengths).flat_map(|(row, n)| std::iter::repeat_n(*row, *n)),
+        );
+        let mut columns = self.carried(node, &places)?;
+        columns.extend(own.columns().iter().cloned());
+        let main = RecordBatch::try_new(main_schema(node, &self.input.schema()), columns)?;
+        let errors = self.errors(node, &failed)?;
+        let retryable = failed.iter().filter(|(_, e)| e.retryable).count() as u64;
+        Ok(Assembled { main, errors, failed: failed.len() as u64, retryable, pending })
+    }
+
+    fn outcome(&self, row: usize, answer: Option<Vec<u8>>, window: &Pending) -> anyhow::Result<RowOutcome> {
+        if let Some(value) = answer {
+            return Ok(RowOutcome::Answered(value));
+        }
+        if let Some(error) = window.failed.get(&self.keys[row]) {
+            return Ok(RowOutcome::Failed(error.clone()));
+        }
+        match self.memo.get(&self.error_keys[row])? {
+            Some(error) => Ok(RowOutcome::Failed(serde_json::from_slice(&error)?)),
+            None => Ok(RowOutcome::Pending),
+        }
+    }
+
+    fn errors(&self, node: &Node, failed: &[(u64, RowError)]) -> anyhow::Result<RecordBatch> {
+        let places = UInt64Array::from_iter_values(failed.iter().map(|(row, _)| *row));
+        let mut columns = self.named(node, &places)?;
+        columns.extend(row_error_columns(&failed.iter().map(|(_, e)| e).collect::<Vec<_>>()));
+        Ok(RecordBatch::try_new(error_schema(node, &self.input.schema()), columns)?)
+    }
+
+    fn carried(&self, node: &Node, places: &UInt64Array) -> anyhow::Result<Vec<ArrayRef>> {
+        self.taken(&node.signature.carries, places)
+    }
+
+    fn named(&self, node: &Node, places: &UInt64Array) -> anyhow::Result<Vec<ArrayRef>> {
+        self.taken(&naming_columns(node, &self.input.schema()), places)
+    }
+
+    fn taken(&self, names: &[String], places: &UInt64Array) -> anyhow::Result<Vec<ArrayRef>> {
+        let column = |name: &String| -> anyhow::Result<ArrayRef> {
+            let column = self.input.column_by_name(name).with_context(|| format!("no column `{name}`"))?;
+            Ok(take(column.as_ref(), places, None)?)
+        };
+        names.iter().map(column).collect()
+    }
+}
+
+/// What there is for one input row.
+enum RowOutcome {
+    Answered(Vec<u8>),
+    Failed(RowError),
+    Pending,
+}
+
+/// A row operator's tables, put together.
+pub(crate) struct Assembled {
+    pub(crate) main: RecordBatch,
+    pub(crate) errors: RecordBatch,
+    pub(crate) failed: u64,
+    pub(crate) retryable: u64,
+    pub(crate) pending: u64,
+}
+
+/// The main table of a row operator: the carried columns, then its own.
+pub(crate) fn main_schema(node: &Node, input: &Schema) -> SchemaRef {
+    full_schema(&node.signature.carries, input, &node.signature.main().schema)
+}
+
+/// The carried columns of `input`, then the operator's own.
+pub(crate) fn full_schema(carries: &[String], input: &Schema, own: &Schema) -> SchemaRef {
+    let carried = carries.iter().filter_map(|name| input.field_with_name(name).ok().cloned());
+    column::schema(carried.chain(own.fields().iter().map(|f| f.as_ref().clone())))
+}
+
+fn error_schema(node: &Node, input: &Schema) -> SchemaRef {
+    let names = naming_columns(node, input);
+    column::schema(
+        names.iter().filter_map(|n| input.field_with_name(n).ok().cloned()).chain(row_error_fields()),
+    )
+}
+
+/// The columns by which an error row names its input row: the carried ids, else the row's own ids.
+fn naming_columns(node: &Node, input: &Schema) -> Vec<String> {
+    let ids = column::names_with_role(input, "id");
+    let carried: Vec<String> = node.signature.carries.iter().filter(|c| ids.contains(c)).cloned().collect();
+    if carried.is_empty() { ids } else { carried }
+}
+
+/// The schema of a row operator's `errors` table, before anything has run.
+pub(crate) fn planned_error_schema(carries: &[String], input: &Schema) -> SchemaRef {
+    let ids = column::names_with_role(input, "id");
+    let carried: Vec<&String> = carries.iter().filter(|c| ids.contains(c)).collect();
+    let names: Vec<&String> = if carried.is_empty() { ids.iter().collect() } else { carried };
+    column::schema(
+        names.into_iter().filter_map(|n| input.field_with_name(n).ok().cloned()).chain(row_error_fields()),
+    )
+}
+
+/// What the engine reads of the row port: carried, read and seen columns, each once.
+fn wanted_columns(node: &Node, port: &str) -> Vec<String> {
+    let none = Vec::new();
+    let signature = &node.signature;
+    let read = signature.reads.get(port).unwrap_or(&none);
+    let seen = signature.sees.get(port).unwrap_or(&none);
+    let mut wanted: Vec<String> = Vec::new();
+    for name in signature.carries.iter().chain(read).chain(seen) {
+        if !wanted.contains(name) {
+            wanted.push(name.clone());
+        }
+    }
+    wanted
+}
+
+/// The digests of the columns that decide a row operator's table: carried and read ones.
+pub(crate) fn keyed_columns(node: &Node, port: &str) -> Vec<String> {
+    let mut names: BTreeMap<&String, ()> = node.signature.carries.iter().map(|n| (n, ())).collect();
+    names.extend(node.signature.reads.get(port).into_iter().flatten().map(|n| (n, ())));
+    names.into_keys().cloned().collect()
+}
+
+fn file_columns(schema: &Schema) -> Vec<usize> {
+    let fields = schema.fields().iter().enumerate();
+    fields.filter(|(_, f)| column::has_role(f, "file")).map(|(place, _)| place).collect()
+}
+
+/// Whether the memo holds an answer whose side files are still there.
+fn is_answered(memo: &Memo, key: &Digest, schema: &SchemaRef, files: &[usize], store: &Store) -> anyhow::Result<bool> {
+    if files.is_empty() {
+        return Ok(memo.contains(key));
+    }
+    let Some(value) = memo.get(key)? else { return Ok(false) };
+    let (rows, _) = decode_rows(schema, [value.as_slice()])?;
+    for column in files {
+        let digests = rows.column(*column).as_string::<i32>();
+        for row in (0..digests.len()).filter(|row| digests.is_valid(*row)) {
+            if !store.has(&digests.value(row).parse()?) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}

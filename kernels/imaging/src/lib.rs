@@ -1,0 +1,28 @@
+//! Computed tomography volumes: reading NIfTI, orientation, Hounsfield units, resampling.
+//!
+//! One convention holds everywhere. World coordinates are NIfTI's: millimetres, x to the patient's Right, y
+//! to Anterior, z to Superior. Voxels lie in file order: index `(i, j, k)` of a `[nx, ny, nz]` volume is
+//! element `i + nx * (j + ny * k)`. An orientation such as `LPS` names where each index *increases to*, as
+//! nibabel's `aff2axcodes` does.
+//!
+//! The order of the work is fixed: scale to Hounsfield units, clip to [`HOUNSFIELD_RANGE`], resample.
+//! Windowing, cropping and normalising come later and elsewhere.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod nifti;
+pub mod resample;
+pub mod side_file;
+
+mod geometry;
+mod orientation;
+#[cfg(test)]
+mod reference;
+mod rounding;
+mod statistics;
+mod volume;
+
+pub use geometry::Geometry;
+pub use orientation::{Orientation, OrientationError, orient};
+pub use statistics::HounsfieldStatistics;
+pub use volume::{HOUNSFIELD_RANGE, Volume};

@@ -1,0 +1,54 @@
+//! A buffer that is filled as bytes and can end as 16-bit voxels without another of its size.
+//!
+//! Nearly every CT is int16. At 512 x 512 x 300 a second buffer costs 157 MB and, in page faults and copying,
+//! a third of the time of inflating.
+
+/// Bytes in memory aligned for 16-bit numbers.
+#[derive(Debug, Clone)]
+pub(super) struct Buffer {
+    words: Vec<i16>,
+    /// How many bytes count; the last word may be half used.
+    bytes: usize,
+}
+
+impl Buffer {
+    /// `bytes` zeros.
+    pub(super) fn zeroed(bytes: usize) -> Buffer {
+        Buffer { words: vec![0; bytes.div_ceil(2)], bytes }
+    }
+
+    /// A copy of these bytes.
+    pub(super) fn copy_of(bytes: &[u8]) -> Buffer {
+        let mut buffer = Buffer::zeroed(bytes.len());
+        buffer.bytes_mut().copy_from_slice(bytes);
+        buffer
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Forgets all but the first `bytes`.
+    pub(super) fn truncate(&mut self, bytes: usize) {
+        self.bytes = self.bytes.min(bytes);
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        #[expect(unsafe_code, reason = "the standard library has no safe view of integers as bytes")]
+        // SAFETY: every pair of bytes of an i16 is two valid u8, which need no alignment.
+        let (_, bytes, _) = unsafe { self.words.align_to::<u8>() };
+        &bytes[..self.bytes]
+    }
+
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        #[expect(unsafe_code, reason = "the standard library has no safe view of integers as bytes")]
+        // SAFETY: u8 needs no alignment, and any two bytes written are a valid i16.
+        let (_, bytes, _) = unsafe { self.words.align_to_mut::<u8>() };
+        &mut bytes[..self.bytes]
+    }
+
+    /// The buffer as the 16-bit numbers that its bytes are on this machine.
+    pub(super) fn into_words(self) -> Vec<i16> {
+        self.words
+    }
+}

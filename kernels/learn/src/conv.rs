@@ -1,0 +1,288 @@
+//! 3D convolution with its gradients, for candle.
+//!
+//! This file holds the operations as candle sees them; the arithmetic on CPU slices is in `conv_cpu`.
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+
+use crate::conv_cpu;
+use crate::storage::{contiguous_slice, with_float};
+
+/// Cross-correlation of `input` `(N, C, D, H, W)` with `weight` `(O, C, kd, kh, kw)`, without bias:
+/// `out[n, o, d, h, w] = sum over c, i, j, k of input[n, c, d*s0 - p0 + i, h*s1 - p1 + j, w*s2 - p2 + k] *
+/// weight[o, c, i, j, k]`, zero outside the input. `stride` and `padding` are in voxels along D, H, W.
+///
+/// Both tensors are f32 or f64. The result is `(N, O, D', H', W')` with `D' = (D + 2 p0 - kd) / s0 + 1` (rounded
+/// down), and so on. It has gradients for both operands.
+///
+/// # Errors
+/// If the shapes do not fit together or the kernel is larger than the padded input.
+pub fn conv3d(input: &Tensor, weight: &Tensor, stride: [usize; 3], padding: [usize; 3]) -> Result<Tensor> {
+    let geometry = Geometry::new(input.dims(), weight.dims(), stride, padding)?;
+    input.contiguous()?.apply_op2(&weight.contiguous()?, Forward { geometry })
+}
+
+/// The sizes of one convolution. Triples are along D, H, W.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Geometry {
+    pub(crate) batch: usize,
+    pub(crate) in_channels: usize,
+    pub(crate) out_channels: usize,
+    pub(crate) input: [usize; 3],
+    pub(crate) kernel: [usize; 3],
+    pub(crate) output: [usize; 3],
+    pub(crate) stride: [usize; 3],
+    pub(crate) padding: [usize; 3],
+}
+
+impl Geometry {
+    fn new(input: &[usize], weight: &[usize], stride: [usize; 3], padding: [usize; 3]) -> Result<Self> {
+        let (&[batch, in_channels, d, h, w], &[out_channels, weight_channels, kd, kh, kw]) = (input, weight)
+        else {
+            bail!(
+                "conv3d: the input is {input:?} and the weight {weight:?}, expected (N, C, D, H, W) and (O, C, kd, kh, kw)"
+            );
+        };
+        if in_channels != weight_channels {
+            bail!(
+                "conv3d: the input has {in_channels} channels and the weight {weight_channels}, expected the same"
+            );
+        }
+        if input.iter().chain(weight).chain(&stride).any(|&size| size == 0) {
+            bail!("conv3d: input {input:?}, weight {weight:?}, stride {stride:?}, expected no size of zero");
+        }
+        let (input, kernel) = ([d, h, w], [kd, kh, kw]);
+        let mut output = [0; 3];
+        for axis in 0..3 {
+            let padded = input[axis] + 2 * padding[axis];
+            if padded < kernel[axis] {
+                bail!(
+                    "conv3d: the kernel {kernel:?} is larger than the input {input:?} padded by {padding:?}"
+                );
+            }
+            output[axis] = (padded - kernel[axis]) / stride[axis] + 1;
+        }
+        Ok(Self { batch, in_channels, out_channels, input, kernel, output, stride, padding })
+    }
+
+    pub(crate) fn input_voxels(&self) -> usize {
+        self.input.iter().product()
+    }
+
+    pub(crate) fn output_voxels(&self) -> usize {
+        self.output.iter().product()
+    }
+
+    /// Weights per pair of an input and an output channel.
+    pub(crate) fn taps(&self) -> usize {
+        self.kernel.iter().product()
+    }
+
+    fn input_shape(&self) -> Shape {
+        let [d, h, w] = self.input;
+        Shape::from((self.batch, self.in_channels, d, h, w))
+    }
+
+    fn weight_shape(&self) -> Shape {
+        let [d, h, w] = self.kernel;
+        Shape::from((self.out_channels, self.in_channels, d, h, w))
+    }
+
+    fn output_shape(&self) -> Shape {
+        let [d, h, w] = self.output;
+        Shape::from((self.batch, self.out_channels, d, h, w))
+    }
+}
+
+struct Forward {
+    geometry: Geometry,
+}
+
+impl CustomOp2 for Forward {
+    fn name(&self) -> &'static str {
+        "conv3d"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let output = with_float!(self.name(), x, T => conv_cpu::forward::<T>(
+            &self.geometry,
+            contiguous_slice(self.name(), x, lx)?,
+            contiguous_slice(self.name(), w, lw)?,
+        ));
+        Ok((output, self.geometry.output_shape()))
+    }
+
+    fn bwd(
+        &self,
+        input: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let gradient = gradient.contiguous()?;
+        let geometry = self.geometry;
+        // The network's input needs no gradient, and it would be the most expensive one.
+        let input_gradient = match input.track_op() {
+            true => Some(gradient.apply_op2_no_bwd(weight, &BackwardData { geometry })?),
+            false => None,
+        };
+        let weight_gradient = match weight.track_op() {
+            true => Some(input.apply_op2_no_bwd(&gradient, &BackwardFilter { geometry })?),
+            false => None,
+        };
+        Ok((input_gradient, weight_gradient))
+    }
+}
+
+/// The gradient of the input from the gradient of the output and the weight.
+struct BackwardData {
+    geometry: Geometry,
+}
+
+impl CustomOp2 for BackwardData {
+    fn name(&self) -> &'static str {
+        "conv3d_backward_data"
+    }
+
+    fn cpu_fwd(
+        &self,
+        g: &CpuStorage,
+        lg: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let gradient = with_float!(self.name(), g, T => conv_cpu::backward_data::<T>(
+            &self.geometry,
+            contiguous_slice(self.name(), g, lg)?,
+            contiguous_slice(self.name(), w, lw)?,
+        ));
+        Ok((gradient, self.geometry.input_shape()))
+    }
+}
+
+/// The gradient of the weight from the input and the gradient of the output.
+struct BackwardFilter {
+    geometry: Geometry,
+}
+
+impl CustomOp2 for BackwardFilter {
+    fn name(&self) -> &'static str {
+        "conv3d_backward_filter"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        g: &CpuStorage,
+        lg: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let gradient = with_float!(self.name(), x, T => conv_cpu::backward_filter::<T>(
+            &self.geometry,
+            contiguous_slice(self.name(), x, lx)?,
+            contiguous_slice(self.name(), g, lg)?,
+        ));
+        Ok((gradient, self.geometry.weight_shape()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::goldens::{
+        assert_close, assert_gradients_match_differences, golden, numbers, sizes, values, wave_var,
+    };
+    use candle_core::{DType, Device, Var};
+
+    #[test]
+    fn values_and_gradients_of_the_reference() {
+        for case in golden("conv").as_array().unwrap() {
+            let (stride, padding) = (sizes(&case["stride"]), sizes(&case["padding"]));
+            let x = wave_var(&sizes::<5>(&case["x"]), 0.1, 1.0, 0.0);
+            let w = wave_var(&sizes::<5>(&case["w"]), 0.4, 1.0, 0.0);
+            // f64 up to the twelve digits of the stored values, f32 up to its rounding.
+            for (dtype, tolerance) in [(DType::F64, 1e-11), (DType::F32, 2e-6)] {
+                let x = Var::from_tensor(&x.to_dtype(dtype).unwrap()).unwrap();
+                let w = Var::from_tensor(&w.to_dtype(dtype).unwrap()).unwrap();
+                let y = conv3d(&x, &w, stride, padding).unwrap();
+                assert_eq!(y.dims(), sizes::<5>(&case["y_shape"]));
+                assert_close("y", &values(&y), &numbers(&case["y"]), tolerance);
+                let upstream = wave_var(y.dims(), 0.9, 1.0, 0.0).to_dtype(dtype).unwrap();
+                let gradients = (y * upstream).unwrap().sum_all().unwrap().backward().unwrap();
+                assert_close("dx", &values(gradients.get(&x).unwrap()), &numbers(&case["dx"]), tolerance);
+                assert_close("dw", &values(gradients.get(&w).unwrap()), &numbers(&case["dw"]), tolerance);
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_are_the_finite_differences() {
+        for (stride, padding) in [([1, 1, 1], [1, 1, 1]), ([2, 2, 2], [1, 1, 1]), ([1, 2, 3], [0, 2, 1])] {
+            let x = wave_var(&[2, 2, 3, 4, 5], 0.1, 1.0, 0.0);
+            let w = wave_var(&[3, 2, 3, 3, 3], 0.4, 1.0, 0.0);
+            assert_gradients_match_differences(&[&x, &w], || conv3d(&x, &w, stride, padding).unwrap());
+        }
+    }
+
+    /// Enough channels and voxels for several tiles and channel blocks, against a sum written out.
+    #[test]
+    fn many_tiles_and_channel_blocks() {
+        let geometry = Geometry::new(&[1, 70, 9, 10, 11], &[3, 70, 3, 3, 3], [1; 3], [1; 3]).unwrap();
+        let x = wave_var(&[1, 70, 9, 10, 11], 0.1, 1.0, 0.0);
+        let w = wave_var(&[3, 70, 3, 3, 3], 0.4, 1.0, 0.0);
+        let y = conv3d(&x, &w, geometry.stride, geometry.padding).unwrap();
+        let (xs, ws) = (values(&x), values(&w));
+        let at = |channel: usize, [z, y, x]: [isize; 3]| {
+            let inside = (0..9).contains(&z) && (0..10).contains(&y) && (0..11).contains(&x);
+            if inside { xs[((channel * 9 + z as usize) * 10 + y as usize) * 11 + x as usize] } else { 0.0 }
+        };
+        let expected: Vec<f64> = (0..3 * 9 * 10 * 11)
+            .map(|index| {
+                let (o, z, y, x) = (index / 990, index / 110 % 9, index / 11 % 10, index % 11);
+                let term = |k: usize| {
+                    let offset =
+                        [z + k / 9 % 3, y + k / 3 % 3, x + k % 3].map(|position| position as isize - 1);
+                    ws[o * 70 * 27 + k] * at(k / 27, offset)
+                };
+                (0..70 * 27).map(term).sum()
+            })
+            .collect();
+        assert_close("y", &values(&y), &expected, 1e-13);
+    }
+
+    #[test]
+    fn results_do_not_depend_on_the_number_of_threads() {
+        let x =
+            Var::from_tensor(&wave_var(&[3, 18, 12, 13, 14], 0.1, 1.0, 0.0).to_dtype(DType::F32).unwrap())
+                .unwrap();
+        let w = Var::from_tensor(&wave_var(&[20, 18, 3, 3, 3], 0.4, 1.0, 0.0).to_dtype(DType::F32).unwrap())
+            .unwrap();
+        let run = |threads: usize, stride: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let y = conv3d(&x, &w, [stride; 3], [1; 3]).unwrap();
+                let gradients = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+                [&y, gradients.get(&x).unwrap(), gradients.get(&w).unwrap()]
+                    .map(|tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+            })
+        };
+        for stride in [1, 2] {
+            assert!(run(1, stride) == run(5, stride), "stride {stride}: one and five threads differ");
+        }
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit() {
+        let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+        let error =
+            |x: &[usize], w: &[usize]| conv3d(&zeros(x), &zeros(w), [1; 3], [0; 3]).unwrap_err().to_string();
+        assert!(error(&[1, 2, 4, 4, 4], &[3, 1, 1, 1, 1]).contains("2 channels and the weight 1"));
+        assert!(error(&[1, 1, 2, 2, 2], &[3, 1, 3, 3, 3]).contains("larger than the input"));
+        assert!(error(&[1, 4, 4, 4], &[3, 1, 1, 1, 1]).contains("expected (N, C, D, H, W)"));
+    }
+}

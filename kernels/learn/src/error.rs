@@ -1,0 +1,76 @@
+//! What can go wrong in training and inference.
+
+use std::fmt;
+
+/// A failure of training, inference or the reading of weights.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting that cannot work: what it is, what was expected.
+    Setting(String),
+    /// Targets, weights or parts that do not fit together.
+    Data(String),
+    /// A volume that could not be read or whose shape does not fit.
+    Volume {
+        /// Index of the sample, as given to the loader.
+        sample: usize,
+        /// What was found and what was expected.
+        message: String,
+    },
+    /// Variables that the loss does not reach: they would stay as they were while the loss still falls.
+    NoGradient {
+        /// Names of the variables.
+        variables: Vec<String>,
+    },
+    /// A loss or score that is not a finite number.
+    NotFinite {
+        /// Which quantity, and where.
+        what: String,
+    },
+    /// Bytes that are not weights or a checkpoint of this program.
+    Format(String),
+    /// The observer asked to stop; `checkpoint` goes on at `step`.
+    Stopped {
+        /// Optimiser steps done.
+        step: usize,
+        /// Bytes to hand to `resume` of [`crate::train::train`].
+        checkpoint: Vec<u8>,
+    },
+    /// A failure inside the tensor library.
+    Tensor(candle_core::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting(message) | Self::Data(message) | Self::Format(message) => f.write_str(message),
+            Self::Volume { sample, message } => write!(f, "volume of sample {sample}: {message}"),
+            Self::NoGradient { variables } => write!(
+                f,
+                "no gradient reaches {}, expected a non-zero one for every trainable variable; \
+                 check that the volumes are not constant and that the targets have weight",
+                variables.join(", ")
+            ),
+            Self::NotFinite { what } => write!(f, "{what} is not a finite number"),
+            Self::Stopped { step, .. } => {
+                write!(f, "training was stopped after step {step}; resume it from the checkpoint")
+            }
+            Self::Tensor(error) => write!(f, "tensor computation failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Tensor(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Tensor(error)
+    }
+}

@@ -1,0 +1,145 @@
+//! The named variables of a network: drawn from a seed or taken from stored arrays.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor, Var};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+
+use crate::error::Error;
+
+/// A dense f32 array, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Array {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Vec<f32>,
+}
+
+impl Array {
+    pub(crate) fn from_tensor(tensor: &Tensor) -> Result<Self, Error> {
+        let values = tensor.flatten_all()?.to_vec1()?;
+        Ok(Self { shape: tensor.dims().to_vec(), values })
+    }
+}
+
+/// Arrays by the name of their variable; the order of the names is the order in files.
+pub(crate) type Arrays = BTreeMap<String, Array>;
+
+/// How a variable starts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Init {
+    /// The same value everywhere.
+    Constant(f32),
+    /// Normal with standard deviation `sqrt(2 / (out_channels * taps))` (He et al., 2015, arXiv:1502.01852,
+    /// fan-out form).
+    KaimingNormal,
+    /// Uniform within `1 / sqrt(inputs)`.
+    Uniform { inputs: usize },
+}
+
+/// The variables of a network by name, in two kinds.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Parameters {
+    /// What the optimiser moves.
+    pub(crate) trainable: BTreeMap<String, Var>,
+    /// Running statistics.
+    pub(crate) buffers: BTreeMap<String, Var>,
+}
+
+impl Parameters {
+    /// A copy of all values.
+    pub(crate) fn arrays(&self) -> Result<Arrays, Error> {
+        let all = self.trainable.iter().chain(&self.buffers);
+        all.map(|(name, var)| Ok((name.clone(), Array::from_tensor(var)?))).collect()
+    }
+}
+
+/// Makes the variables of a network as its layers ask for them.
+pub(crate) struct Builder {
+    source: Source,
+    parameters: Parameters,
+}
+
+enum Source {
+    Seed(Box<ChaCha8Rng>),
+    Stored(Arrays),
+}
+
+impl Builder {
+    /// Variables drawn from `seed`, in the order in which they are asked for.
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self {
+            source: Source::Seed(Box::new(ChaCha8Rng::seed_from_u64(seed))),
+            parameters: Parameters::default(),
+        }
+    }
+
+    /// Variables taken from `arrays`, each of which must be asked for once.
+    pub(crate) fn stored(arrays: Arrays) -> Self {
+        Self { source: Source::Stored(arrays), parameters: Parameters::default() }
+    }
+
+    pub(crate) fn trainable(&mut self, name: String, shape: &[usize], init: Init) -> Result<Var, Error> {
+        let var = self.variable(&name, shape, init)?;
+        self.parameters.trainable.insert(name, var.clone());
+        Ok(var)
+    }
+
+    pub(crate) fn buffer(&mut self, name: String, shape: &[usize], init: Init) -> Result<Var, Error> {
+        let var = self.variable(&name, shape, init)?;
+        self.parameters.buffers.insert(name, var.clone());
+        Ok(var)
+    }
+
+    /// All variables that were asked for.
+    ///
+    /// # Errors
+    /// If stored arrays are left over: they belong to another network.
+    pub(crate) fn finish(self) -> Result<Parameters, Error> {
+        if let Source::Stored(left) = &self.source
+            && let Some(name) = left.keys().next()
+        {
+            let count = left.len();
+            return Err(Error::Format(format!(
+                "the weights hold {count} arrays that the model lacks, first `{name}`"
+            )));
+        }
+        Ok(self.parameters)
+    }
+
+    fn variable(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Var, Error> {
+        let values = match &mut self.source {
+            Source::Seed(rng) => draw(rng, shape, init),
+            Source::Stored(arrays) => {
+                let Some(array) = arrays.remove(name) else {
+                    return Err(Error::Format(format!(
+                        "the weights lack `{name}`, expected shape {shape:?}"
+                    )));
+                };
+                if array.shape != shape {
+                    let found = array.shape;
+                    return Err(Error::Format(format!("`{name}` has shape {found:?}, expected {shape:?}")));
+                }
+                array.values
+            }
+        };
+        Ok(Var::from_vec(values, shape, &Device::Cpu)?)
+    }
+}
+
+fn draw(rng: &mut ChaCha8Rng, shape: &[usize], init: Init) -> Vec<f32> {
+    let count = shape.iter().product();
+    match init {
+        Init::Constant(value) => vec![value; count],
+        Init::KaimingNormal => {
+            let fan_out = shape[0] * shape[2..].iter().product::<usize>();
+            let deviation = (2.0 / fan_out as f64).sqrt();
+            (0..count).map(|_| (rng.sample::<f64, _>(StandardNormal) * deviation) as f32).collect()
+        }
+        Init::Uniform { inputs } => {
+            let bound = 1.0 / (inputs as f64).sqrt();
+            (0..count).map(|_| rng.random_range(-bound..bound) as f32).collect()
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! From a response to an answer or a failure, without any network.
+
+use serde_json::Value;
+
+use crate::answer::{Finish, Usage};
+use crate::failure::{Failure, FailureKind};
+use crate::request::{Request, Role};
+
+/// What a complete response of status 200 gives.
+#[derive(Debug)]
+pub(crate) struct Completion {
+    pub(crate) text: String,
+    pub(crate) usage: Option<Usage>,
+    pub(crate) finish: Finish,
+    pub(crate) model: String,
+    pub(crate) raw: Value,
+}
+
+/// Reads the response to `request`: a completion, or what went wrong.
+pub(crate) fn read_response(status: u16, body: &[u8], request: &Request) -> Result<Completion, Failure> {
+    let json: Option<Value> = serde_json::from_slice(body).ok();
+    if status != 200 {
+        let error = json.as_ref().and_then(ServerError::read).unwrap_or_default();
+        return Err(error.failure(status, request));
+    }
+    let Some(raw) = json else {
+        return Err(Failure::new(FailureKind::Malformed, malformed_message(body)));
+    };
+    if let Some(error) = ServerError::read(&raw) {
+        return Err(error.failure(error.status_in_body(), request));
+    }
+    read_completion(raw)
+}
+
+fn malformed_message(body: &[u8]) -> String {
+    format!(
+        "status 200 with {} bytes that are no JSON, expected a chat completion; check that `base_url` names the \
+         API and not a web page",
+        body.len()
+    )
+}
+
+fn read_completion(raw: Value) -> Result<Completion, Failure> {
+    let choice = &raw["choices"][0];
+    let usage = Usage::read(&raw["usage"]);
+    let paid = |kind, message: &str| Failure { usage, ..Failure::new(kind, message) };
+    if !choice["message"].is_object() {
+        return Err(paid(
+            FailureKind::Malformed,
+            "status 200 without `choices[0].message`, expected a chat completion",
+        ));
+    }
+    let finish = Finish::read(&choice["finish_reason"]);
+    let message = &choice["message"];
+    if message["refusal"].as_str().is_some_and(|refusal| !refusal.is_empty()) {
+        return Err(paid(FailureKind::Refusal, "the model refused to answer; its reason is not shown here"));
+    }
+    match finish {
+        Finish::ContentFilter => {
+            Err(paid(FailureKind::ContentFilter, "a content filter of the endpoint stopped the answer"))
+        }
+        Finish::Length => Err(paid(
+            FailureKind::Truncated,
+            "the answer reached `max_tokens` before its end; raise `max_tokens`",
+        )),
+        _ => match content_text(&message["content"]) {
+            Some(text) if !text.trim().is_empty() => {
+                let model = raw["model"].as_str().unwrap_or_default().to_owned();
+                Ok(Completion { text, usage, finish, model, raw })
+            }
+            _ => Err(paid(
+                FailureKind::Empty,
+                "the answer has no text; some servers answer so when the prompt is longer than the model can read",
+            )),
+        },
+    }
+}
+
+/// The text of a message's content: a string, or a list of parts of which those of type `text` count.
+fn content_text(content: &Value) -> Option<String> {
+    match content {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(parts) => Some(parts.iter().filter_map(|part| part["text"].as_str()).collect()),
+        _ => None,
+    }
+}
+
+/// A server's error as far as its dialect tells: OpenAI nests it in `error`, older vLLM does not, TGI has a string
+/// and `error_type`, FastAPI a `detail`. A code may be a string, a number or null.
+#[derive(Debug, Default)]
+struct ServerError {
+    message: String,
+    kind: String,
+    code: String,
+    param: String,
+    policy: String,
+}
+
+impl ServerError {
+    /// The error in a body, if it has one.
+    fn read(body: &Value) -> Option<Self> {
+        let error = match &body["error"] {
+            Value::Null if body["object"] == "error" => body,
+            Value::Null if body["choices"].is_null() && !body["detail"].is_null() => {
+                return Some(Self { message: text_of(&body["detail"]), ..Self::default() });
+            }
+            Value::Null => return None,
+            Value::String(message) => {
+                let kind = text_of(&body["error_type"]);
+                return Some(Self { message: message.clone(), kind, ..Self::default() });
+            }
+            error => error,
+        };
+        Some(Self {
+            message: text_of(&error["message"]),
+            kind: text_of(&error["type"]),
+            code: text_of(&error["code"]),
+            param: text_of(&error["param"]),
+            policy: text_of(&error["innererror"]["code"]),
+        })
+    }
+
+    /// The status that an error in a response of status 200 stands for: its code if that is one, else 500.
+    fn status_in_body(&self) -> u16 {
+        self.code.parse().ok().filter(|status| (400..600).contains(status)).unwrap_or(500)
+    }
+
+    fn failure(&self, status: u16, request: &Request) -> Failure {
+        let kind = self.failure_kind(status);
+        Failure::new(kind, format!("status {status}{}; {}", self.shown(request), advice(kind, request)))
+    }
+
+    fn failure_kind(&self, status: u16) -> FailureKind {
+        let names =
+            |names: &[&str]| [&self.code, &self.kind].iter().any(|name| names.contains(&name.as_str()));
+        if status == 402 || names(&["insufficient_quota", "billing_hard_limit_reached", "billing_not_active"])
+        {
+            return FailureKind::Quota;
+        }
+        if names(&["content_filter"]) || self.policy == "ResponsibleAIPolicyViolation" {
+            return FailureKind::ContentFilter;
+        }
+        if status == 413 || self.is_context_length() {
+            return FailureKind::ContextLength;
+        }
+        match status {
+            401 | 403 => FailureKind::Unauthorised,
+            404 => FailureKind::NotFound,
+            400 if names(&["model_not_found"]) => FailureKind::NotFound,
+            429 => FailureKind::RateLimited,
+            408 => FailureKind::Timeout,
+            // Conflict and too early are said by proxies and gateways for the moment only.
+            409 | 425 => FailureKind::ServerError,
+            501 => FailureKind::BadRequest,
+            500.. => FailureKind::ServerError,
+            _ => FailureKind::BadRequest,
+        }
+    }
+
+    /// By code where there is one (OpenAI, llama.cpp), else by the words that vLLM, SGLang and Ollama use.
+    fn is_context_length(&self) -> bool {
+        const CODES: [&str; 2] = ["context_length_exceeded", "exceed_context_size_error"];
+        const WORDS: [&str; 4] = ["context length", "context window", "context size", "maximum context"];
+        let message = self.message.to_lowercase();
+        CODES.contains(&self.code.as_str())
+            || CODES.contains(&self.kind.as_str())
+            || WORDS.iter().any(|words| message.contains(words))
+    }
+
+    /// `: code, message` with every word masked that occurs in what was asked: servers like to quote the request,
+    /// and the request holds a patient's report.
+    fn shown(&self, request: &Request) -> String {
+        let name = if self.code.is_empty() { &self.kind } else { &self.code };
+        let shown: Vec<String> = [name, &self.message]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .map(|part| masked(part, request))
+            .collect();
+        if shown.is_empty() { String::new() } else { format!(": {}", shown.join(", ")) }
+    }
+}
+
+/// Whether a response says that the most tokens of the answer go by another name, as OpenAI's newer models do.
+pub(crate) fn wants_max_completion_tokens(status: u16, body: &[u8]) -> bool {
+    let error = || ServerError::read(&serde_json::from_slice(body).ok()?);
+    status == 400
+        && error().is_some_and(|error| {
+            error.param == "max_tokens" && error.message.contains("max_completion_tokens")
+        })
+}
+
+/// What the user can do.
+fn advice(kind: FailureKind, request: &Request) -> String {
+    match kind {
+        FailureKind::Unauthorised => "check the endpoint's `api_key`".into(),
+        FailureKind::NotFound => {
+            format!(
+                "check that the endpoint serves the model `{}` and that `base_url` ends as in /v1",
+                request.model
+            )
+        }
+        FailureKind::Quota => "the account behind the key has no quota left".into(),
+        FailureKind::RateLimited => "lower `concurrency` if this goes on".into(),
+        FailureKind::ContextLength => "the prompt is longer than the model can read".into(),
+        FailureKind::ContentFilter => "a content filter of the endpoint stopped the prompt".into(),
+        FailureKind::BadRequest => "the endpoint does not accept the request".into(),
+        _ => "the server failed".into(),
+    }
+}
+
+/// Longest excerpt of a server's message, in characters.
+const MESSAGE_LENGTH: usize = 300;
+
+/// A server's words with `…` for each that occurs in the messages of the request other than the instructions. A
+/// message with backslashes is left out whole: it quotes something in an escaped form that would not be found.
+fn masked(text: &str, request: &Request) -> String {
+    if text.contains('\\') {
+        return "(message not shown)".into();
+    }
+    let asked: Vec<String> = request
+        .messages
+        .iter()
+        .filter(|message| message.role != Role::System)
+        .map(|message| message.content.to_lowercase())
+        .collect();
+    let is_asked = |word: &str| {
+        let told = word.chars().count() >= 3 || word.contains(|c: char| c.is_numeric());
+        told && asked.iter().any(|content| content.contains(&word.to_lowercase()))
+    };
+    let mut shown = String::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let is_word = first.is_alphanumeric();
+        let end = rest.find(|c: char| c.is_alphanumeric() != is_word).unwrap_or(rest.len());
+        let (run, after) = rest.split_at(end);
+        shown.push_str(if is_word && is_asked(run) { "…" } else { run });
+        rest = after;
+    }
+    let one_line: Vec<&str> = shown.split_whitespace().collect();
+    one_line.join(" ").chars().take(MESSAGE_LENGTH).collect()
+}
+
+/// A string or number as text; anything else as nothing.
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        _ => String::new(),
+    }
+}

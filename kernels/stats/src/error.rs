@@ -1,0 +1,108 @@
+//! What callers can get wrong.
+
+use std::fmt;
+
+/// Why a statistic was not computed. Data that merely leave a statistic undefined are no error: they give `None`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum StatsError {
+    /// Two columns that describe the same rows have different lengths.
+    LengthMismatch {
+        /// Number of rows of the first column.
+        left: usize,
+        /// Number of rows of the second column.
+        right: usize,
+    },
+    /// A score is NaN, so it has no place in an order.
+    NotANumber {
+        /// Index of the first such row.
+        row: usize,
+    },
+    /// A score that must be a probability lies outside 0 to 1.
+    NotAProbability {
+        /// Index of the first such row.
+        row: usize,
+        /// The score found there.
+        score: f64,
+    },
+    /// A confidence level lies outside the open interval from 0 to 1.
+    Level {
+        /// The level asked for.
+        level: f64,
+    },
+    /// A proportion counts more successes than trials.
+    MoreSuccessesThanTrials {
+        /// Number of successes.
+        successes: u64,
+        /// Number of trials.
+        trials: u64,
+    },
+    /// A bootstrap was asked for no draws.
+    NoDraws,
+    /// A bootstrapped statistic was NaN or infinite instead of undefined (`None`).
+    StatisticNotFinite {
+        /// Index of the first such draw.
+        draw: usize,
+    },
+}
+
+impl fmt::Display for StatsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LengthMismatch { left, right } => {
+                write!(
+                    f,
+                    "columns of {left} and {right} rows, expected equal lengths; join them by key first"
+                )
+            }
+            Self::NotANumber { row } => {
+                write!(f, "the score of row {row} is NaN, expected a number; leave rows without a score out")
+            }
+            Self::NotAProbability { row, score } => {
+                write!(
+                    f,
+                    "the score of row {row} is {score}, expected a probability from 0 to 1; calibrate first"
+                )
+            }
+            Self::Level { level } => {
+                write!(f, "confidence level {level}, expected a fraction between 0 and 1 such as 0.95")
+            }
+            Self::MoreSuccessesThanTrials { successes, trials } => {
+                write!(
+                    f,
+                    "{successes} successes in {trials} trials, expected at most as many successes as trials"
+                )
+            }
+            Self::NoDraws => f.write_str("0 bootstrap draws, expected at least 1; 2000 are usual"),
+            Self::StatisticNotFinite { draw } => {
+                write!(
+                    f,
+                    "the statistic of draw {draw} is not finite, expected a number or None for undefined"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for StatsError {}
+
+/// Checks that two columns describe the same rows.
+pub(crate) fn equal_lengths(left: usize, right: usize) -> Result<(), StatsError> {
+    if left == right { Ok(()) } else { Err(StatsError::LengthMismatch { left, right }) }
+}
+
+/// Checks that each score can be ordered; infinities can.
+pub(crate) fn numbers(scores: &[f64]) -> Result<(), StatsError> {
+    match scores.iter().position(|score| score.is_nan()) {
+        Some(row) => Err(StatsError::NotANumber { row }),
+        None => Ok(()),
+    }
+}
+
+/// Checks that each score is a probability; NaN is reported as such.
+pub(crate) fn probabilities(scores: &[f64]) -> Result<(), StatsError> {
+    numbers(scores)?;
+    match scores.iter().position(|score| !(0.0..=1.0).contains(score)) {
+        Some(row) => Err(StatsError::NotAProbability { row, score: scores[row] }),
+        None => Ok(()),
+    }
+}

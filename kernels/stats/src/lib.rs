@@ -1,0 +1,40 @@
+//! Statistics of diagnostic tests: what a score or a label is worth against a reference standard.
+//!
+//! ```text
+//! targets, scores -> roc_auc, average_precision, roc_curve       how well the scores order the rows
+//!                 -> auc_interval_delong, delong_test            how sure that is
+//!                 -> youden_threshold, f1_threshold, ..          where to cut
+//!                 -> Confusion -> sensitivity, ppv, kappa, ..    what the cut decides
+//!                 -> brier_score, expected_calibration_error     whether a score is a probability
+//! rows, clusters  -> cluster_bootstrap                           an interval for any of them
+//! ```
+//!
+//! Three rules hold everywhere. A quantity that the data leave undefined is `None`, never 0. A score that is
+//! not a number is an error, and is sorted nowhere. A row is called positive when `score >= threshold`.
+
+mod bootstrap;
+mod calibration;
+mod confusion;
+mod delong;
+mod error;
+mod interval;
+mod normal;
+mod precision_recall;
+mod proportion;
+mod roc;
+mod threshold;
+mod ties;
+
+pub use bootstrap::{Bootstrap, cluster_bootstrap};
+pub use calibration::{
+    CALIBRATION_BINS, ReliabilityBin, brier_score, expected_calibration_error, reliability_table,
+};
+pub use confusion::Confusion;
+pub use delong::{DelongTest, auc_interval_delong, delong_test};
+pub use error::StatsError;
+pub use interval::Interval;
+pub use normal::{normal_quantile, normal_two_sided_p};
+pub use precision_recall::average_precision;
+pub use proportion::wilson;
+pub use roc::{RocPoint, roc_auc, roc_curve};
+pub use threshold::{closest_to_corner_threshold, f1_threshold, youden_threshold};

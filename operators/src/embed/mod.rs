@@ -1,0 +1,3 @@
+//! Operators that turn rows into vectors.
+
+pub mod images;

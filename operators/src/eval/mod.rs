@@ -1,0 +1,3 @@
+//! Operators that measure.
+
+pub mod classification;

@@ -1,0 +1,203 @@
+//! `labels.table`: labels that people or other systems made, from tabular files.
+
+use std::collections::BTreeMap;
+
+use argent_engine::operator::{ConfigFiles, FILES};
+use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::findings;
+use crate::ids::{IdReader, Ids};
+use crate::label::{STATES, label_fields};
+use crate::one_or_many::OneOrMany;
+use crate::records::Records;
+use crate::reports::table::batch;
+use crate::tabular;
+
+/// Reads labels from CSV, TSV, JSON Lines and Parquet files: wide (a column per finding) or long.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LabelsTable {
+    /// Glob patterns of the files, relative to the spec.
+    #[schemars(extend("x-not-in-key" = "files enter the key by their content"))]
+    pub path: OneOrMany,
+    /// The column that names a row.
+    pub id: String,
+    /// How ids are normalised, and which further ids follow from them.
+    #[serde(default)]
+    pub ids: Option<Ids>,
+    /// The finding pack: its findings' ids or names are the columns of a wide file.
+    #[schemars(extend("x-not-in-key" = "the pack enters the key by its ids and names"))]
+    pub findings: String,
+    /// Of a long file: the columns of the finding and of its value.
+    #[serde(default)]
+    pub long: Option<Long>,
+    /// What the cells mean: a cell's text, and the state that it stands for.
+    pub values: BTreeMap<String, State>,
+    /// Only the rows whose cells are these, by column.
+    #[serde(default)]
+    pub r#where: BTreeMap<String, OneOrMany>,
+    #[serde(skip)]
+    pack: Vec<(String, String)>,
+}
+
+/// The columns of a long file.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Long {
+    /// The column of the finding's id or name.
+    pub finding: String,
+    /// The column of the value.
+    pub value: String,
+}
+
+/// A label state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// The finding is there.
+    Present,
+    /// The finding is not there.
+    Absent,
+    /// The writer was not sure.
+    Uncertain,
+    /// Nothing is said of it.
+    NotMentioned,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        STATES[self as usize]
+    }
+}
+
+type Cells = Vec<Option<String>>;
+
+impl LabelsTable {
+    /// The finding's id from its id or name in a file.
+    fn finding(&self, text: &str) -> Option<&str> {
+        self.pack.iter().find(|(id, name)| id == text || name == text).map(|(id, _)| id.as_str())
+    }
+
+    fn places(&self) -> Vec<(Vec<String>, String)> {
+        let at = |path: &[&str]| path.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>();
+        let mut named = vec![(at(&["with", "id"]), self.id.clone())];
+        if let Some(long) = &self.long {
+            named.push((at(&["with", "long", "finding"]), long.finding.clone()));
+            named.push((at(&["with", "long", "value"]), long.value.clone()));
+        }
+        named.extend(self.r#where.keys().map(|c| (at(&["with", "where", c]), c.clone())));
+        named
+    }
+
+    fn wanted(&self, records: &Records, cells: &Cells) -> anyhow::Result<bool> {
+        for (name, allowed) in &self.r#where {
+            let cell = cells[tabular::column(records, name)?].as_deref().unwrap_or("");
+            if !allowed.to_vec().iter().any(|a| a == cell) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The findings and cells of one record.
+    fn findings_of(&self, records: &Records, cells: &Cells) -> anyhow::Result<Vec<(Result<String, String>, Option<String>)>> {
+        if let Some(long) = &self.long {
+            let name = cells[tabular::column(records, &long.finding)?].clone().unwrap_or_default();
+            let finding = self.finding(&name).map(str::to_owned);
+            let finding = finding.ok_or_else(|| "the finding is not in the pack".to_owned());
+            return Ok(vec![(finding, cells[tabular::column(records, &long.value)?].clone())]);
+        }
+        let columns = records.columns.iter().zip(cells);
+        Ok(columns.filter_map(|(name, cell)| Some((Ok(self.finding(name)?.to_owned()), cell.clone()))).collect())
+    }
+
+    fn state(&self, cell: Option<&str>) -> Result<&'static str, String> {
+        let cell = cell.unwrap_or("").trim();
+        if let Some(state) = self.values.get(cell) {
+            return Ok(state.name());
+        }
+        // Spreadsheets and data frames write whole numbers as 1.0.
+        let number = cell.parse::<f64>().ok();
+        let same = |text: &str| number.is_some() && text.parse::<f64>().ok() == number;
+        match self.values.iter().find(|(text, _)| same(text)) {
+            Some((_, state)) => Ok(state.name()),
+            None if cell.is_empty() => Err("the cell is empty".to_owned()),
+            None => Err("the cell holds a value that `values` does not name".to_owned()),
+        }
+    }
+}
+
+impl Operator for LabelsTable {
+    fn ports(&self) -> Vec<Port> {
+        vec![Port::files()]
+    }
+
+    fn patterns(&self) -> Vec<String> {
+        self.path.to_vec()
+    }
+
+    fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
+        let pack = findings::load(files, "findings", &self.findings).map_err(|p| vec![p])?;
+        self.pack = pack.findings.iter().map(|f| (f.id.clone(), f.name.clone())).collect();
+        files.uses("findings", json!(self.pack));
+        Ok(())
+    }
+
+    fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
+        let ids = IdReader::new(self.ids.as_ref()).map_err(|e| vec![Problem::at(["with", "ids"], e)])?;
+        let problems = tabular::missing_columns(inputs, &self.patterns(), &self.places());
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let schema = column::schema(ids.fields().into_iter().chain(label_fields()));
+        Ok(Signature::new(schema, &["id", "finding"]).reads(FILES, ["digest"]).sees(FILES, ["path"]))
+    }
+
+    fn run(&self, io: &mut Io) -> anyhow::Result<()> {
+        let ids = IdReader::new(self.ids.as_ref()).map_err(anyhow::Error::msg)?;
+        let mut labels: BTreeMap<(String, String), Cells> = BTreeMap::new();
+        for (number, (_, records)) in tabular::read_files(io)?.into_iter().enumerate() {
+            let file = format!("file {}", number + 1);
+            for (line, reason) in &records.faults {
+                io.fault(FILES, &format!("{file} line {line}"), "unreadable", reason.as_str());
+            }
+            let id_column = tabular::column(&records, &self.id)?;
+            if self.long.is_none() && !records.columns.iter().any(|c| self.finding(c).is_some()) {
+                anyhow::bail!("{file} has no column named as a finding of the pack");
+            }
+            for record in &records.rows {
+                if !self.wanted(&records, &record.cells)? {
+                    continue;
+                }
+                let row = match ids.read(record.cells[id_column].as_deref().unwrap_or("")) {
+                    Ok(row) => row,
+                    Err(reason) => {
+                        io.fault(FILES, &format!("{file} line {}", record.line), "id", reason);
+                        continue;
+                    }
+                };
+                for (finding, cell) in self.findings_of(&records, &record.cells)? {
+                    let label = finding.and_then(|f| Ok((self.state(cell.as_deref())?, f)));
+                    let (state, finding) = match label {
+                        Ok(label) => label,
+                        Err(reason) => {
+                            io.fault(FILES, &row[0], "value", reason);
+                            continue;
+                        }
+                    };
+                    let mut cells: Cells = row.iter().cloned().map(Some).collect();
+                    cells.extend([Some(finding.clone()), Some(state.to_owned())]);
+                    let previous = labels.entry((row[0].clone(), finding)).or_insert_with(|| cells.clone());
+                    if *previous != cells {
+                        io.fault(FILES, &row[0], "conflict", "two rows of this id disagree; the first is kept");
+                    }
+                }
+            }
+        }
+        let rows: Vec<Cells> = labels.into_values().collect();
+        io.emit("", batch(io.schema("")?, &rows)?)
+    }
+}

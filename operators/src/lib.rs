@@ -1,0 +1,43 @@
+//! Does: one file per operator, a typed struct that turns tables into a table.
+
+pub mod demo;
+pub mod embed;
+pub mod eval;
+mod findings;
+pub mod ids;
+pub mod label;
+pub mod one_or_many;
+mod predicate;
+pub mod predict;
+pub mod records;
+pub mod reports;
+pub mod split;
+#[cfg(feature = "sql")]
+pub mod sql;
+mod tabular;
+pub mod train;
+pub mod volumes;
+
+use argent_engine::{Entry, Kind, Registry};
+
+/// Every operator, in the order of the documentation: from files through labels and volumes to metrics.
+pub fn registry() -> Registry {
+    let mut entries = vec![
+        Entry::new::<demo::DemoChestCt>("demo.chest_ct", 1, Kind::Table),
+        Entry::new::<reports::table::ReportsTable>("reports.table", 1, Kind::Table).quick(),
+        Entry::new::<label::table::LabelsTable>("labels.table", 1, Kind::Table).quick(),
+        Entry::new::<label::rules::LabelRules>("label.rules", 1, Kind::Row("reports")).quick(),
+        Entry::new::<label::llm::LabelLlm>("label.llm", 1, Kind::Row("reports")),
+        Entry::new::<label::policy::LabelPolicy>("label.policy", 1, Kind::Row("labels")).quick(),
+        Entry::new::<volumes::scan::VolumesScan>("volumes.scan", 1, volumes::scan::KIND),
+        Entry::new::<volumes::resample::VolumesResample>("volumes.resample", 1, volumes::resample::KIND),
+        Entry::new::<split::groups::SplitGroups>("split.groups", 1, Kind::Table).quick(),
+        Entry::new::<train::classifier::TrainClassifier>("train.classifier", 1, Kind::Table),
+        Entry::new::<predict::Predict>("predict", 1, predict::KIND),
+        Entry::new::<embed::images::EmbedImages>("embed.images", 1, embed::images::KIND),
+        Entry::new::<eval::classification::EvalClassification>("eval.classification", 1, Kind::Table).quick(),
+    ];
+    #[cfg(feature = "sql")]
+    entries.push(Entry::new::<sql::operator::Sql>("sql", 1, Kind::Table).quick());
+    Registry::new(entries)
+}

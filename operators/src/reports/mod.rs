@@ -1,0 +1,3 @@
+//! Operators that bring reports in.
+
+pub mod table;

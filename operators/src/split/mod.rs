@@ -1,0 +1,3 @@
+//! Operators that divide subjects into parts.
+
+pub mod groups;

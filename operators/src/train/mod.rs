@@ -1,0 +1,4 @@
+//! Operators that train.
+
+pub mod classifier;
+pub mod view;

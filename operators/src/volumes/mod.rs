@@ -1,0 +1,4 @@
+//! Operators on volumes: one row per volume, its voxels in a side file that the row names.
+
+pub mod resample;
+pub mod scan;

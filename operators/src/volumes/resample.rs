@@ -1,0 +1,185 @@
+//! `volumes.resample`: volumes on one grid.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use argent_engine::{Inputs, Io, Kind, Operator, Port, Problem, RowError, Signature, column};
+use argent_imaging::resample::{Antialias, Grid, GridRule, Interpolation, resample};
+use argent_imaging::{Orientation, Volume, side_file};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field};
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::volumes::scan::{self, HounsfieldSource, number_list, whole_list};
+
+/// Brings volumes to one orientation and spacing, once, on their original grid; voxels become 16-bit
+/// Hounsfield units in a side file. Windowing and cropping come later, in a model's `view`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VolumesResample {
+    /// The new voxel spacing along the axes of `orientation`, in millimetres.
+    pub spacing_mm: [f64; 3],
+    /// The anatomical directions of the axes, such as `RAS` or `LPS`.
+    #[serde(default = "ras")]
+    pub orientation: String,
+    /// Where the new grid lies.
+    #[serde(default)]
+    pub grid: GridName,
+    /// How values between voxels are found.
+    #[serde(default)]
+    pub interpolation: InterpolationName,
+    /// Whether voxels are averaged where the new grid is coarser: `auto` does so from a factor of 1.5 on.
+    #[serde(default)]
+    pub antialias: AntialiasName,
+}
+
+/// Where the new grid lies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GridName {
+    /// Outer edges of the volume are kept.
+    #[default]
+    Extent,
+    /// The first voxel's centre is kept.
+    FirstVoxel,
+    /// Both edges are kept exactly and the spacing gives way.
+    Stretch,
+}
+
+/// How values between voxels are found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InterpolationName {
+    /// Trilinear.
+    #[default]
+    Linear,
+    /// The nearest voxel.
+    Nearest,
+}
+
+/// Whether voxels are averaged where the new grid is coarser.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AntialiasName {
+    /// From a factor of 1.5 on.
+    #[default]
+    Auto,
+    /// Along every axis that shrinks.
+    Always,
+    /// Never.
+    Never,
+}
+
+fn ras() -> String {
+    "RAS".to_owned()
+}
+
+/// The operator's kind in the registry.
+pub const KIND: Kind = Kind::Row("volumes");
+
+/// How many volumes are in memory at a time.
+const CHUNK: usize = 8;
+
+impl VolumesResample {
+    fn grid(&self) -> Result<Grid, Problem> {
+        let orientation: Orientation =
+            self.orientation.parse().map_err(|e| Problem::at(["with", "orientation"], format!("{e}")))?;
+        if let Some(place) = self.spacing_mm.iter().position(|s| !(s.is_finite() && *s > 0.0)) {
+            let message = "a spacing must be above 0 mm";
+            return Err(Problem::at(["with".to_owned(), "spacing_mm".into(), place.to_string()], message));
+        }
+        Ok(Grid {
+            spacing_mm: self.spacing_mm,
+            orientation,
+            rule: match self.grid {
+                GridName::Extent => GridRule::Extent,
+                GridName::FirstVoxel => GridRule::FirstVoxel,
+                GridName::Stretch => GridRule::Stretch,
+            },
+            interpolation: match self.interpolation {
+                InterpolationName::Linear => Interpolation::Linear,
+                InterpolationName::Nearest => Interpolation::Nearest,
+            },
+            antialias: match self.antialias {
+                AntialiasName::Auto => Antialias::Auto,
+                AntialiasName::Always => Antialias::Always,
+                AntialiasName::Never => Antialias::Never,
+            },
+        })
+    }
+}
+
+/// The columns of a volume whose voxels lie in a side file.
+pub(crate) fn grid_fields() -> Vec<Field> {
+    let list = |name: &str, item: DataType| Field::new(name, DataType::List(Arc::new(Field::new_list_field(item, true))), true);
+    vec![
+        column::file("voxels"),
+        list("shape", DataType::Int64),
+        list("spacing_mm", DataType::Float64),
+        column::text("orientation"),
+        list("affine", DataType::Float64),
+    ]
+}
+
+impl Operator for VolumesResample {
+    fn ports(&self) -> Vec<Port> {
+        vec![Port::new("volumes", "A table of volumes, as `volumes.scan` makes it.", &["id", "path", "digest", "hounsfield_source"])]
+    }
+
+    fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
+        self.grid().map_err(|p| vec![p])?;
+        let own = column::schema(grid_fields());
+        Ok(Signature::new(own, &["id"])
+            .reads("volumes", ["digest", "hounsfield_source"])
+            .sees("volumes", ["path"])
+            .carries(inputs.ids("volumes")))
+    }
+
+    fn run(&self, io: &mut Io) -> anyhow::Result<()> {
+        let grid = self.grid().map_err(|p| anyhow::anyhow!(p.message))?;
+        let rows = io.rows().clone();
+        let cell = |name: &str| Ok::<_, anyhow::Error>(rows.column_by_name(name).context("a volume's column")?.as_string::<i32>().clone());
+        let (paths, digests, sources) = (cell("path")?, cell("digest")?, cell("hounsfield_source")?);
+        let (find, keep, schema) = (io.source_finder(), io.keeper(), io.schema("")?);
+        for start in (0..rows.num_rows()).step_by(CHUNK) {
+            let chunk: Vec<usize> = (start..(start + CHUNK).min(rows.num_rows())).collect();
+            let made: Vec<Result<Vec<ArrayRef>, RowError>> = chunk
+                .par_iter()
+                .map(|row| {
+                    let (path, digest, source) = (paths.value(*row), digests.value(*row), sources.value(*row));
+                    let local = find(path, digest).map_err(|e| RowError { retryable: true, ..RowError::lasting("file", format!("{e:#}")) })?;
+                    let source = if source == "already" { HounsfieldSource::Already } else { HounsfieldSource::Header };
+                    let nifti = scan::read(&local, scan::file_name(path), source)?;
+                    let (volume, _) = scan::volume(nifti);
+                    let volume = resample(&volume, &grid).map_err(|e| RowError::lasting("geometry", e.to_string()))?;
+                    let voxels = keep(&side_file::encode(&volume)).map_err(|e| RowError { retryable: true, ..RowError::lasting("store", format!("{e:#}")) })?;
+                    Ok(columns(&volume, &voxels.to_string()))
+                })
+                .collect();
+            for (row, made) in chunk.iter().zip(made) {
+                match made {
+                    Ok(columns) => io.answer(&[*row], &[1], &RecordBatch::try_new(schema.clone(), columns)?)?,
+                    Err(error) => io.refuse(*row, error)?,
+                }
+            }
+            io.progress((start + chunk.len()) as u64, rows.num_rows() as u64, "");
+            if io.cancelled() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn columns(volume: &Volume, voxels: &str) -> Vec<ArrayRef> {
+    let geometry = &volume.geometry;
+    vec![
+        Arc::new(StringArray::from(vec![voxels])),
+        whole_list(&geometry.shape.map(|n| n as i64)),
+        number_list(&geometry.spacing_mm()),
+        Arc::new(StringArray::from(vec![geometry.orientation()])),
+        number_list(&geometry.affine.concat()),
+    ]
+}

@@ -1,0 +1,261 @@
+//! `volumes.scan`: the volumes that there are, with their geometry and a look at their Hounsfield units.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use argent_engine::operator::FILES;
+use argent_engine::{Inputs, Io, Kind, Operator, Port, Problem, RowError, Signature, column};
+use argent_imaging::nifti::{self, Nifti};
+use argent_imaging::{Volume, HounsfieldStatistics};
+use arrow::array::{
+    ArrayRef, AsArray, Float64Array, Int64Array, ListBuilder, Float64Builder, Int64Builder, RecordBatch, StringArray,
+};
+use arrow::datatypes::{DataType, Field};
+use rayon::prelude::*;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{IdReader, Ids};
+use crate::one_or_many::OneOrMany;
+
+/// Finds volumes (NIfTI-1 and -2, `.nii`, `.nii.gz`), reads each once and tells what it is.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VolumesScan {
+    /// Glob patterns of the files, relative to the spec.
+    #[schemars(extend("x-not-in-key" = "files enter the key by their content and name"))]
+    pub path: OneOrMany,
+    /// How ids are made from file names; left out, the id is the name without its ending.
+    #[serde(default)]
+    pub ids: Option<Ids>,
+    /// Where Hounsfield units come from: `header`, the file's own scaling (`scl_slope`, `scl_inter`); or
+    /// `already`, stored values are Hounsfield units whatever the header says.
+    #[serde(default)]
+    pub hounsfield: HounsfieldSource,
+}
+
+/// Where Hounsfield units come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HounsfieldSource {
+    /// The file's own scaling.
+    #[default]
+    Header,
+    /// Stored values as they are.
+    Already,
+}
+
+/// The operator's kind in the registry.
+pub const KIND: Kind = Kind::Row(FILES);
+
+/// How many volumes are read, and remembered, at a time: as many as are worth losing to an interrupt.
+const CHUNK: usize = 16;
+
+impl VolumesScan {
+    fn ids(&self) -> Result<IdReader, String> {
+        IdReader::new(self.ids.as_ref())
+    }
+}
+
+impl Operator for VolumesScan {
+    fn ports(&self) -> Vec<Port> {
+        vec![Port::files()]
+    }
+
+    fn patterns(&self) -> Vec<String> {
+        self.path.to_vec()
+    }
+
+    fn signature(&self, _inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
+        let ids = self.ids().map_err(|e| vec![Problem::at(["with", "ids"], e)])?;
+        let fields = ids.fields().into_iter().chain(volume_fields());
+        let own = column::schema(fields);
+        // The name is read, because the id comes from it.
+        Ok(Signature::new(own, &["id"]).reads(FILES, ["path", "digest"]))
+    }
+
+    fn run(&self, io: &mut Io) -> anyhow::Result<()> {
+        let ids = self.ids().map_err(anyhow::Error::msg)?;
+        let files = io.rows().clone();
+        let paths = files.column_by_name("path").context("files have paths")?.as_string::<i32>();
+        let digests = files.column_by_name("digest").context("files have digests")?.as_string::<i32>();
+        let find = io.source_finder();
+        let schema = io.schema("")?;
+        for start in (0..files.num_rows()).step_by(CHUNK) {
+            let rows: Vec<usize> = (start..(start + CHUNK).min(files.num_rows())).collect();
+            let scanned: Vec<Result<Scanned, RowError>> = rows
+                .par_iter()
+                .map(|row| self.scan(&ids, &find, paths.value(*row), digests.value(*row)))
+                .collect();
+            for (row, scanned) in rows.iter().zip(scanned) {
+                match scanned {
+                    Ok(scanned) => io.answer(&[*row], &[1], &RecordBatch::try_new(schema.clone(), scanned.columns())?)?,
+                    Err(error) => io.refuse(*row, error)?,
+                }
+            }
+            io.progress((start + rows.len()) as u64, files.num_rows() as u64, "");
+            if io.cancelled() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The columns of a volume behind its ids.
+pub(crate) fn volume_fields() -> Vec<Field> {
+    let list = |name: &str, item: DataType| Field::new(name, DataType::List(Arc::new(Field::new_list_field(item, true))), true);
+    vec![
+        column::phi("path"),
+        column::source("digest"),
+        list("shape", DataType::Int64),
+        list("spacing_mm", DataType::Float64),
+        column::text("orientation"),
+        list("affine", DataType::Float64),
+        column::text("affine_source"),
+        column::text("dtype"),
+        column::text("hounsfield_source"),
+        column::number("hounsfield_min"),
+        column::number("hounsfield_max"),
+        column::number("hounsfield_mean"),
+        column::number("air_peak_hu"),
+        column::whole("saturated_voxels"),
+        column::text("warnings"),
+    ]
+}
+
+struct Scanned {
+    ids: Vec<String>,
+    path: String,
+    digest: String,
+    nifti: Described,
+    statistics: HounsfieldStatistics,
+    saturated: u64,
+    warnings: Vec<String>,
+    source: HounsfieldSource,
+}
+
+/// What is kept of a file once its voxels are dropped.
+struct Described {
+    shape: [usize; 3],
+    spacing_mm: [f64; 3],
+    orientation: String,
+    affine: [[f64; 4]; 4],
+    affine_source: String,
+    dtype: &'static str,
+}
+
+impl VolumesScan {
+    fn scan(
+        &self,
+        ids: &IdReader,
+        find: &(dyn Fn(&str, &str) -> anyhow::Result<std::path::PathBuf> + Sync),
+        path: &str,
+        digest: &str,
+    ) -> Result<Scanned, RowError> {
+        let name = file_name(path);
+        let id = ids.read(if self.ids.is_some() { name } else { stem(name) }).map_err(|e| RowError::lasting("id", e))?;
+        let local = find(path, digest).map_err(|e| RowError { retryable: true, ..RowError::lasting("file", format!("{e:#}")) })?;
+        let nifti = read(&local, name, self.hounsfield)?;
+        let described = described(&nifti);
+        let mut warnings = nifti.warnings.clone();
+        let (volume, saturated) = volume(nifti);
+        let statistics = volume.statistics();
+        warnings.extend(statistics.suspicion.clone());
+        if let Some(reason) = &statistics.suspicion {
+            return Err(RowError::lasting("hounsfield", reason.clone()));
+        }
+        let (path, digest) = (path.to_owned(), digest.to_owned());
+        Ok(Scanned { ids: id, path, digest, nifti: described, statistics, saturated, warnings, source: self.hounsfield })
+    }
+}
+
+fn described(nifti: &Nifti) -> Described {
+    Described {
+        shape: nifti.geometry.shape,
+        spacing_mm: nifti.geometry.spacing_mm(),
+        orientation: nifti.geometry.orientation(),
+        affine: nifti.geometry.affine,
+        affine_source: nifti.affine_source.to_string(),
+        dtype: nifti.dtype,
+    }
+}
+
+/// Reads a volume's file with the Hounsfield units that the parameter asks for.
+pub(crate) fn read(local: &Path, name: &str, source: HounsfieldSource) -> Result<Nifti, RowError> {
+    let mut nifti = nifti::read_named(local, name).map_err(|e| RowError::lasting("unreadable", e.to_string()))?;
+    if source == HounsfieldSource::Already {
+        nifti.scaling = None;
+    }
+    Ok(nifti)
+}
+
+/// The volume in 16-bit Hounsfield units, and how many voxels were outside their range.
+pub(crate) fn volume(nifti: Nifti) -> (Volume, u64) {
+    let (hounsfield, saturated) = nifti.hounsfield_i16();
+    (Volume { geometry: nifti.geometry, hounsfield }, saturated)
+}
+
+pub(crate) fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+fn stem(name: &str) -> &str {
+    let name = name.strip_suffix(".gz").unwrap_or(name);
+    name.strip_suffix(".nii").or(name.strip_suffix(".hdr")).unwrap_or(name)
+}
+
+impl Scanned {
+    fn columns(&self) -> Vec<ArrayRef> {
+        let text = |t: &str| Arc::new(StringArray::from(vec![t])) as ArrayRef;
+        let number = |n: Option<f64>| Arc::new(Float64Array::from(vec![n])) as ArrayRef;
+        let mut columns: Vec<ArrayRef> = self.ids.iter().map(|id| text(id)).collect();
+        columns.extend([
+            text(&self.path),
+            text(&self.digest),
+            whole_list(&self.nifti.shape.map(|n| n as i64)),
+            number_list(&self.nifti.spacing_mm),
+            text(&self.nifti.orientation),
+            number_list(&self.nifti.affine.concat()),
+            text(&self.nifti.affine_source),
+            text(self.nifti.dtype),
+            text(match self.source {
+                HounsfieldSource::Header => "header",
+                HounsfieldSource::Already => "already",
+            }),
+            number(Some(f64::from(self.statistics.min))),
+            number(Some(f64::from(self.statistics.max))),
+            number(Some(self.statistics.mean)),
+            number(self.statistics.air_peak_hu.map(f64::from)),
+            Arc::new(Int64Array::from(vec![self.saturated as i64])) as ArrayRef,
+            Arc::new(StringArray::from(vec![(!self.warnings.is_empty()).then(|| self.warnings.join("; "))])) as ArrayRef,
+        ]);
+        columns
+    }
+}
+
+/// One row with a list of numbers.
+pub(crate) fn number_list(values: &[f64]) -> ArrayRef {
+    let mut builder = ListBuilder::new(Float64Builder::new());
+    builder.append_value(values.iter().map(|v| Some(*v)));
+    Arc::new(builder.finish())
+}
+
+/// One row with a list of whole numbers.
+pub(crate) fn whole_list(values: &[i64]) -> ArrayRef {
+    let mut builder = ListBuilder::new(Int64Builder::new());
+    builder.append_value(values.iter().map(|v| Some(*v)));
+    Arc::new(builder.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stem_is_the_name_without_its_ending() {
+        assert_eq!(stem(file_name("a/b/scan.1.nii.gz")), "scan.1");
+        assert_eq!(stem("x.hdr"), "x");
+    }
+}
