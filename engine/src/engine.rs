@@ -185,6 +185,13 @@ impl Engine<'_> {
         Ok(planned)
     }
 
+    /// Tells an event about a step; contracts are told of only when they do not hold.
+    fn tell(&self, node: &Node, event: Event) {
+        if node.contract.is_none() {
+            (self.events)(event);
+        }
+    }
+
     fn steps(&self) -> usize {
         self.pipeline.nodes.iter().filter(|n| n.contract.is_none()).count()
     }
@@ -300,13 +307,13 @@ impl<'a> Walk<'a> {
             return Ok(self.without(node, "pending", "interrupted before it began"));
         }
         if let Some(by) = self.blocker(node) {
-            (self.engine.events)(Event::Blocked { step: node.name.clone(), by: by.clone() });
+            self.engine.tell(node, Event::Blocked { step: node.name.clone(), by: by.clone() });
             return Ok(self.without(node, "blocked", &format!("waits for `{by}`")));
         }
         let done = match self.decide(node) {
             Ok(Decision::Reuse(digest, manifest)) => {
                 let rows = main_rows(&manifest);
-                (self.engine.events)(Event::Reused { step: node.name.clone(), rows });
+                self.engine.tell(node, Event::Reused { step: node.name.clone(), rows });
                 Ok(self.known(node, "reused", digest, *manifest))
             }
             Ok(Decision::Run(work)) => self.execute(node, &work).map(|made| self.record(node, made)),
@@ -395,7 +402,7 @@ impl<'a> Walk<'a> {
         let started = Instant::now();
         self.check_needs(node)?;
         let rows = work.rows.as_ref().map(|r| r.counts().1);
-        (self.engine.events)(Event::Running { step: node.name.clone(), rows, why: work.why.clone() });
+        self.engine.tell(node, Event::Running { step: node.name.clone(), rows, why: work.why.clone() });
         let _alone = self.engine.store.lock(&work.key.to_string())?;
         let mut io = self.window(node, work)?;
         if work.rows.as_ref().is_none_or(|r| !r.pending.is_empty()) {
@@ -423,12 +430,12 @@ impl<'a> Walk<'a> {
         let (digest, manifest) = self.engine.store.publish(&manifest)?;
         if complete {
             let (step, rows, stats) = (node.name.clone(), main_rows(&manifest), manifest.stats.clone());
-            (self.engine.events)(Event::Made { step, rows, stats });
+            self.engine.tell(node, Event::Made { step, rows, stats });
             return Ok(Made::Whole(digest, Box::new(manifest)));
         }
         let reason = io.stopped.clone().unwrap_or_else(|| "interrupted".to_owned());
         let step = node.name.clone();
-        (self.engine.events)(Event::Partial { step, rows: main_rows(&manifest), pending, reason: reason.clone() });
+        self.engine.tell(node, Event::Partial { step, rows: main_rows(&manifest), pending, reason: reason.clone() });
         self.ends.push(if io.stopped.is_some() { End::Stopped } else { End::Interrupted });
         Ok(Made::Part(digest, Box::new(manifest), reason))
     }

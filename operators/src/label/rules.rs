@@ -68,7 +68,7 @@ impl Operator for LabelRules {
             let rows: Vec<usize> = (start..(start + CHUNK).min(reports.num_rows())).collect();
             let labels: Vec<Vec<FindingLabel>> = rows.par_iter().map(|row| labeller.label(&sections_of(&texts, *row))).collect();
             let lengths: Vec<usize> = labels.iter().map(Vec::len).collect();
-            io.answer(&rows, &lengths, &label_batch(&schema, pack, labels.iter().flatten())?)?;
+            io.answer(&rows, &lengths, &label_batch(&schema, pack, &labels.concat())?)?;
             io.progress((rows.len() + start) as u64, reports.num_rows() as u64, "");
             if io.cancelled() {
                 break;
@@ -138,15 +138,11 @@ fn state_name(state: State) -> &'static str {
     }
 }
 
-fn label_batch<'a>(
-    schema: &SchemaRef,
-    pack: &Pack,
-    labels: impl Iterator<Item = &'a FindingLabel> + Clone,
-) -> anyhow::Result<RecordBatch> {
-    let finding = StringArray::from_iter_values(labels.clone().map(|l| pack.findings[l.finding].id.as_str()));
-    let state = StringArray::from_iter_values(labels.clone().map(|l| state_name(l.state)));
-    let score: Float64Array = labels.clone().map(|l| Some(f64::from(l.score))).collect();
-    let evidence: StringArray = labels.map(|l| l.evidence.as_ref().map(|e| e.text.as_str())).collect();
+fn label_batch(schema: &SchemaRef, pack: &Pack, labels: &[FindingLabel]) -> anyhow::Result<RecordBatch> {
+    let finding = StringArray::from_iter_values(labels.iter().map(|l| pack.findings[l.finding].id.as_str()));
+    let state = StringArray::from_iter_values(labels.iter().map(|l| state_name(l.state)));
+    let score: Float64Array = labels.iter().map(|l| Some(f64::from(l.score))).collect();
+    let evidence: StringArray = labels.iter().map(|l| l.evidence.as_ref().map(|e| e.text.as_str())).collect();
     let columns: Vec<ArrayRef> = vec![Arc::new(finding), Arc::new(state), Arc::new(score), Arc::new(evidence)];
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }

@@ -65,12 +65,12 @@ impl Operator for Sql {
         let mut signature = Signature::new(schema, &keys);
         for (port, input) in &inputs.ports {
             // Key columns are always read: they say which rows there are.
-            let mut columns = read.get(&table_name(port)).cloned().unwrap_or_default();
-            columns.extend(input.keys.iter().filter(|k| !columns.contains(k)).cloned().collect::<Vec<_>>());
-            if columns.is_empty() {
-                columns = input.schema.fields().iter().map(|f| f.name().clone()).collect();
-            }
-            signature = signature.reads(port, columns);
+            let read = read.get(&table_name(port)).cloned().unwrap_or_default();
+            let all = input.schema.fields().iter().map(|f| f.name().clone());
+            let wanted = |name: &String| read.contains(name) || input.keys.contains(name);
+            // In the order of the table, so that `*` means the same as when the query was planned.
+            let columns: Vec<String> = all.clone().filter(wanted).collect();
+            signature = signature.reads(port, if columns.is_empty() { all.collect() } else { columns });
         }
         Ok(signature)
     }
