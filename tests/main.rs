@@ -1,1 +1,14 @@
-//! Tests.
+//! Proves, from outside: each module is a promise, each test a session with the program.
+
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by failing")]
+
+mod chat_server;
+mod checks;
+mod examples;
+mod incremental;
+mod llm;
+mod quickstart;
+mod real_reports;
+mod real_volumes;
+mod sandbox;
+mod tidy;

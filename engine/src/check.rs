@@ -343,11 +343,14 @@ impl Checker<'_> {
                 return;
             };
             let query = format!("select ({}) as holds from result", contract.sql);
-            let Ok((operator, params)) = entry.decode(json!({ "query": query })) else { continue };
+            let Ok((mut operator, params)) = entry.decode(json!({ "query": query })) else { continue };
+            // Loading gives the query's syntax tree, which is what tells one contract's key from another's.
+            let mut files = ConfigFiles::new(&self.spec.folder);
             let shape = &self.nodes[watched].outputs[""];
             let table = Input { schema: shape.schema.clone(), keys: shape.keys.clone(), on: "id".into() };
             let inputs = Inputs { ports: BTreeMap::from([("result".to_owned(), table)]), folder: self.spec.folder.clone() };
-            match operator.signature(&inputs) {
+            let signature = operator.load(&mut files).and_then(|()| operator.signature(&inputs));
+            match signature {
                 Err(problems) => self.out.extend(problems.iter().map(|p| {
                     let message = format!("the contract does not read: {}", p.message);
                     let diagnostic = Diagnostic::error(contract.span, message);
@@ -367,7 +370,7 @@ impl Checker<'_> {
                         quick: entry.quick,
                         operator,
                         params,
-                        files: BTreeMap::new(),
+                        files: files.used,
                         file_paths: BTreeMap::new(),
                         inputs: vec![input],
                         signature,

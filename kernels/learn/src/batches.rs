@@ -75,14 +75,28 @@ impl Plan {
 }
 
 /// Loads and prepares the batches in turn and sends them, until all are sent, one fails or nobody listens.
+///
+/// The samples of a batch are loaded side by side on threads of their own: loads that wait for a disk would hold up
+/// the threads that compute.
 pub(crate) fn prepare_ahead(
     jobs: impl Iterator<Item = Job>,
     config: &TrainConfig,
     load: &LoadVolume,
     sender: SyncSender<Result<Batch, Error>>,
 ) {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(config.batch);
+    let pool = match rayon::ThreadPoolBuilder::new().num_threads(threads).build() {
+        Ok(pool) => pool,
+        Err(error) => {
+            let failure =
+                Error::Setting(format!("the {threads} threads that load volumes did not start: {error}"));
+            // Where nobody listens the training has ended for another reason.
+            let _ = sender.send(Err(failure));
+            return;
+        }
+    };
     for job in jobs {
-        let batch = prepare(job, config, load);
+        let batch = pool.install(|| prepare(job, config, load));
         let failed = batch.is_err();
         if sender.send(batch).is_err() || failed {
             return;

@@ -16,18 +16,21 @@ use crate::matrix::{Matrix, multiply_into};
 pub(crate) fn forward<T: WithDType>(g: &Geometry, x: &[T], w: &[T]) -> CpuStorage {
     let voxels = g.output_voxels();
     let block = forward_channel_block(g);
+    let tiles: Vec<Tile> = tiles(voxels, tile_length(block * g.taps()))
+        .into_par_iter()
+        .map(|range| Tile::new(g, range))
+        .collect();
     let mut y = vec![T::zero(); g.batch * g.out_channels * voxels];
     let samples =
         y.par_chunks_mut(g.out_channels * voxels).zip(x.par_chunks(g.in_channels * g.input_voxels()));
     samples.for_each(|(y, x)| {
-        let tiles = tiles(voxels, tile_length(block * g.taps()));
         let products: Vec<Vec<T>> = tiles
             .par_iter()
-            .map_init(Vec::new, |columns, tile| forward_tile(g, x, w, block, tile.clone(), columns))
+            .map_init(Vec::new, |columns, tile| forward_tile(g, x, w, block, tile, columns))
             .collect();
         y.par_chunks_mut(voxels).enumerate().for_each(|(channel, row)| {
             for (tile, product) in tiles.iter().zip(&products) {
-                row[tile.clone()].copy_from_slice(&product[channel * tile.len()..][..tile.len()]);
+                row[tile.range.clone()].copy_from_slice(&product[channel * tile.len()..][..tile.len()]);
             }
         });
     });
@@ -50,11 +53,13 @@ pub(crate) fn backward_data<T: WithDType>(g: &Geometry, dy: &[T], w: &[T]) -> Cp
             let (first, rows) = (index * block, dx.len() / voxels * taps);
             let weight = Matrix::new(&w[first * taps..], g.out_channels, rows, g.in_channels * taps);
             let mut columns = Vec::new();
-            for tile in tiles(g.output_voxels(), tile_length(rows)) {
-                let gradient = Matrix::new(&dy[tile.start..], g.out_channels, tile.len(), g.output_voxels());
+            for range in tiles(g.output_voxels(), tile_length(rows)) {
+                let tile = Tile::new(g, range);
+                let gradient =
+                    Matrix::new(&dy[tile.range.start..], g.out_channels, tile.len(), g.output_voxels());
                 columns.resize(rows * tile.len(), T::zero());
                 multiply_into(&mut columns, weight.transposed(), gradient, false);
-                fold(g, &columns, &segments(g, tile.clone()), tile.len(), dx);
+                fold(g, &columns, &tile, dx);
             }
         });
     });
@@ -86,8 +91,8 @@ pub(crate) fn backward_filter<T: WithDType>(g: &Geometry, x: &[T], dy: &[T]) -> 
     T::to_cpu_storage_owned(dw)
 }
 
-/// Elements of an unfolded tile: 0.8 MB of f32, which leaves room in a second-level cache of 1 MB.
-const TILE_ELEMENTS: usize = 200_000;
+/// Elements of an unfolded tile: 0.9 MB of f32, which fits a second-level cache of 1 MB.
+const TILE_ELEMENTS: usize = 128 * TILE_ROWS;
 /// Rows of an unfolded tile in the forward pass: 64 channels of a 3x3x3 kernel.
 const TILE_ROWS: usize = 1_728;
 /// Input channels of one task in the backward passes.
@@ -98,9 +103,10 @@ fn forward_channel_block(g: &Geometry) -> usize {
     (TILE_ROWS / g.taps()).clamp(1, g.in_channels)
 }
 
-/// Output voxels in a tile whose unfolded matrix has `rows` rows.
+/// Output voxels in a tile whose unfolded matrix has `rows` rows: a multiple of the 64 that one AVX-512 kernel of the
+/// matrix product takes at once.
 fn tile_length(rows: usize) -> usize {
-    (TILE_ELEMENTS / rows).clamp(64, 2048) / 32 * 32
+    (TILE_ELEMENTS / rows / 64 * 64).clamp(64, 2048)
 }
 
 /// `0..total` in pieces of `length`, the last one shorter.
@@ -114,17 +120,16 @@ fn forward_tile<T: WithDType>(
     x: &[T],
     w: &[T],
     block: usize,
-    tile: Range<usize>,
+    tile: &Tile,
     columns: &mut Vec<T>,
 ) -> Vec<T> {
     let mut product = vec![T::zero(); g.out_channels * tile.len()];
-    let segments = segments(g, tile.clone());
     for channels in tiles(g.in_channels, block) {
         let rows = channels.len() * g.taps();
         let weight =
             Matrix::new(&w[channels.start * g.taps()..], g.out_channels, rows, g.in_channels * g.taps());
         let first = channels.start;
-        let unfolded = unfolded_tile(g, x, channels, &segments, tile.clone(), columns);
+        let unfolded = unfolded(g, x, channels, tile, columns);
         multiply_into(&mut product, weight, unfolded, first > 0);
     }
     product
@@ -142,133 +147,84 @@ fn filter_block<T: WithDType>(
     let mut sum = vec![T::zero(); g.out_channels * rows];
     let mut columns = Vec::new();
     let first = samples.start;
-    for tile in tiles(g.output_voxels(), tile_length(rows)) {
-        let segments = segments(g, tile.clone());
+    for range in tiles(g.output_voxels(), tile_length(rows)) {
+        let tile = Tile::new(g, range);
         for sample in samples.clone() {
             let x = &x[sample * g.in_channels * g.input_voxels()..];
-            let dy = &dy[sample * g.out_channels * g.output_voxels() + tile.start..];
+            let dy = &dy[sample * g.out_channels * g.output_voxels() + tile.range.start..];
             let gradient = Matrix::new(dy, g.out_channels, tile.len(), g.output_voxels());
-            let unfolded = unfolded_tile(g, x, channels.clone(), &segments, tile.clone(), &mut columns);
-            multiply_into(&mut sum, gradient, unfolded.transposed(), tile.start > 0 || sample > first);
+            let unfolded = unfolded(g, x, channels.clone(), &tile, &mut columns);
+            multiply_into(&mut sum, gradient, unfolded.transposed(), tile.range.start > 0 || sample > first);
         }
     }
     sum
 }
 
-/// A run of output voxels along W inside a tile.
-struct Segment {
-    /// Output position along D and H.
-    row: [usize; 2],
-    /// Output positions along W.
-    run: Range<usize>,
+/// A tile of flattened output positions, and where each tap finds its voxels.
+struct Tile {
+    range: Range<usize>,
+    /// For each tap in memory order, the runs inside the input, in the order of the tile.
+    taps: Vec<Vec<Run>>,
+}
+
+/// Positions of a tile whose input voxels lie evenly spaced in the memory of a channel.
+struct Run {
     /// Where the run starts in the tile.
     at: usize,
+    /// Where it starts in the channel.
+    source: usize,
+    length: usize,
 }
 
-/// The runs along W that make up a tile of flattened output positions.
-fn segments(g: &Geometry, tile: Range<usize>) -> Vec<Segment> {
-    let [_, height, width] = g.output;
-    let mut segments = Vec::new();
-    let mut position = tile.start;
-    while position < tile.end {
-        let (line, start) = (position / width, position % width);
-        let end = width.min(start + tile.end - position);
-        segments.push(Segment {
-            row: [line / height, line % height],
-            run: start..end,
-            at: position - tile.start,
-        });
-        position += end - start;
-    }
-    segments
-}
-
-/// The matrix `(channels * taps, tile)` of the input voxels under each weight, in `columns` where it must be made.
-fn unfolded_tile<'a, T: WithDType>(
-    g: &Geometry,
-    x: &'a [T],
-    channels: Range<usize>,
-    segments: &[Segment],
-    tile: Range<usize>,
-    columns: &'a mut Vec<T>,
-) -> Matrix<'a, T> {
-    let voxels = g.input_voxels();
-    if g.kernel == [1; 3] && g.stride == [1; 3] && g.padding == [0; 3] {
-        // A 1x1x1 kernel reads the input as it lies.
-        return Matrix::new(&x[channels.start * voxels + tile.start..], channels.len(), tile.len(), voxels);
-    }
-    let rows = channels.len() * g.taps();
-    columns.resize(rows * tile.len(), T::zero());
-    let mut row = columns.chunks_exact_mut(tile.len());
-    for channel in channels {
-        let x = &x[channel * voxels..][..voxels];
-        for_each_tap(g, |tap| {
-            let row = row.next().expect("there is one row per channel and tap");
-            unfold_row(g, x, tap, segments, row);
-        });
-    }
-    Matrix::new(columns, rows, tile.len(), tile.len())
-}
-
-/// Calls `f` with every kernel position along D, H, W, in memory order.
-fn for_each_tap(g: &Geometry, mut f: impl FnMut([usize; 3])) {
-    let [depth, height, width] = g.kernel;
-    for d in 0..depth {
-        for h in 0..height {
-            for w in 0..width {
-                f([d, h, w]);
-            }
-        }
-    }
-}
-
-/// The input voxels of one channel under one tap, for every output voxel of the tile; zero outside the input.
-fn unfold_row<T: WithDType>(g: &Geometry, x: &[T], tap: [usize; 3], segments: &[Segment], row: &mut [T]) {
-    let valid = valid_run(g, tap[2]);
-    for segment in segments {
-        let out = &mut row[segment.at..segment.at + segment.run.len()];
-        let Some(line) = input_line(g, tap, segment) else {
-            out.fill(T::zero());
-            continue;
-        };
-        let start = valid.start.clamp(segment.run.start, segment.run.end);
-        let end = valid.end.clamp(start, segment.run.end);
-        let (before, inside) = (start - segment.run.start, end - start);
-        out[..before].fill(T::zero());
-        out[before + inside..].fill(T::zero());
-        if inside > 0 {
-            let source = &x[line + start * g.stride[2] + tap[2] - g.padding[2]..];
-            copy_strided(&mut out[before..before + inside], source, g.stride[2]);
-        }
-    }
-}
-
-/// Adds the columns of one tile back to the input voxels they were taken from; `dx` holds whole channels.
-fn fold<T: WithDType>(g: &Geometry, columns: &[T], segments: &[Segment], tile_length: usize, dx: &mut [T]) {
-    let mut rows = columns.chunks_exact(tile_length);
-    for dx in dx.chunks_exact_mut(g.input_voxels()) {
-        for_each_tap(g, |tap| {
-            let row = rows.next().expect("there is one row per channel and tap");
-            let valid = valid_run(g, tap[2]);
-            for segment in segments {
-                let Some(line) = input_line(g, tap, segment) else { continue };
-                let start = valid.start.clamp(segment.run.start, segment.run.end);
-                let end = valid.end.clamp(start, segment.run.end);
-                if start < end {
-                    let terms = &row[segment.at + start - segment.run.start..][..end - start];
-                    let target = &mut dx[line + start * g.stride[2] + tap[2] - g.padding[2]..];
-                    target.iter_mut().step_by(g.stride[2]).zip(terms).for_each(|(sum, &term)| *sum += term);
+impl Tile {
+    fn new(g: &Geometry, range: Range<usize>) -> Self {
+        let mut taps = Vec::with_capacity(g.taps());
+        for d in 0..g.kernel[0] {
+            for h in 0..g.kernel[1] {
+                for w in 0..g.kernel[2] {
+                    taps.push(runs(g, [d, h, w], range.clone()));
                 }
             }
-        });
+        }
+        Self { range, taps }
+    }
+
+    fn len(&self) -> usize {
+        self.range.len()
     }
 }
 
-/// Where the input line under a tap starts, or nothing where it lies in the padding along D or H.
-fn input_line(g: &Geometry, tap: [usize; 3], segment: &Segment) -> Option<usize> {
+/// The runs of one tap: one per output line, or fewer where lines follow each other without a gap.
+fn runs(g: &Geometry, tap: [usize; 3], range: Range<usize>) -> Vec<Run> {
+    let [_, height, width] = g.output;
+    let valid = valid_run(g, tap[2]);
+    let mut runs: Vec<Run> = Vec::new();
+    for line in range.start / width..range.end.div_ceil(width) {
+        let Some(source) = input_line(g, tap, [line / height, line % height]) else { continue };
+        let start = range.start.max(line * width + valid.start);
+        let end = range.end.min(line * width + valid.end);
+        if start >= end {
+            continue;
+        }
+        let source = source + (start - line * width) * g.stride[2] + tap[2] - g.padding[2];
+        let (at, length) = (start - range.start, end - start);
+        match runs.last_mut() {
+            Some(last)
+                if last.at + last.length == at && last.source + last.length * g.stride[2] == source =>
+            {
+                last.length += length;
+            }
+            _ => runs.push(Run { at, source, length }),
+        }
+    }
+    runs
+}
+
+/// Where the input line under a tap starts for an output line, or nothing where it lies in the padding along D or H.
+fn input_line(g: &Geometry, tap: [usize; 3], line: [usize; 2]) -> Option<usize> {
     let mut position = [0; 2];
     for axis in 0..2 {
-        let padded = segment.row[axis] * g.stride[axis] + tap[axis];
+        let padded = line[axis] * g.stride[axis] + tap[axis];
         position[axis] = padded.checked_sub(g.padding[axis]).filter(|&at| at < g.input[axis])?;
     }
     Some((position[0] * g.input[1] + position[1]) * g.input[2])
@@ -279,14 +235,64 @@ fn valid_run(g: &Geometry, tap: usize) -> Range<usize> {
     let (stride, padding) = (g.stride[2], g.padding[2]);
     let start = padding.saturating_sub(tap).div_ceil(stride);
     let end = (g.input[2] + padding).saturating_sub(tap).div_ceil(stride);
-    start..end.max(start)
+    start..end.min(g.output[2])
 }
 
-fn copy_strided<T: Copy>(out: &mut [T], source: &[T], stride: usize) {
-    if stride == 1 {
-        out.copy_from_slice(&source[..out.len()]);
-    } else {
-        out.iter_mut().zip(source.iter().step_by(stride)).for_each(|(out, &value)| *out = value);
+/// The matrix `(channels * taps, tile)` of the input voxels under each weight, in `columns` where it must be made.
+fn unfolded<'a, T: WithDType>(
+    g: &Geometry,
+    x: &'a [T],
+    channels: Range<usize>,
+    tile: &Tile,
+    columns: &'a mut Vec<T>,
+) -> Matrix<'a, T> {
+    let voxels = g.input_voxels();
+    if g.kernel == [1; 3] && g.stride == [1; 3] && g.padding == [0; 3] {
+        // A 1x1x1 kernel reads the input as it lies.
+        return Matrix::new(
+            &x[channels.start * voxels + tile.range.start..],
+            channels.len(),
+            tile.len(),
+            voxels,
+        );
+    }
+    let rows = channels.len() * g.taps();
+    columns.resize(rows * tile.len(), T::zero());
+    let channels = channels.map(|channel| &x[channel * voxels..][..voxels]);
+    let taps = channels.flat_map(|x| tile.taps.iter().map(move |runs| (x, runs)));
+    for (row, (x, runs)) in columns.chunks_exact_mut(tile.len()).zip(taps) {
+        unfold_row(x, runs, g.stride[2], row);
+    }
+    Matrix::new(columns, rows, tile.len(), tile.len())
+}
+
+/// The input voxels of one channel under one tap; zero outside the input.
+fn unfold_row<T: WithDType>(x: &[T], runs: &[Run], stride: usize, row: &mut [T]) {
+    let mut filled = 0;
+    for run in runs {
+        row[filled..run.at].fill(T::zero());
+        filled = run.at + run.length;
+        let target = &mut row[run.at..filled];
+        if stride == 1 {
+            target.copy_from_slice(&x[run.source..][..run.length]);
+        } else {
+            let source = x[run.source..].iter().step_by(stride);
+            target.iter_mut().zip(source).for_each(|(target, &value)| *target = value);
+        }
+    }
+    row[filled..].fill(T::zero());
+}
+
+/// Adds the columns of one tile back to the input voxels they were taken from; `dx` holds whole channels.
+fn fold<T: WithDType>(g: &Geometry, columns: &[T], tile: &Tile, dx: &mut [T]) {
+    let mut rows = columns.chunks_exact(tile.len());
+    for dx in dx.chunks_exact_mut(g.input_voxels()) {
+        for (runs, row) in tile.taps.iter().zip(&mut rows) {
+            for run in runs {
+                let sums = dx[run.source..].iter_mut().step_by(g.stride[2]);
+                sums.zip(&row[run.at..][..run.length]).for_each(|(sum, &term)| *sum += term);
+            }
+        }
     }
 }
 

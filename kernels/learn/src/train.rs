@@ -3,20 +3,15 @@
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::mpsc::sync_channel;
-use std::time::Instant;
 
-use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::batches::{Batch, Plan, Purpose, prepare_ahead};
-use crate::checkpoint::Checkpoint;
+use crate::batches::{Plan, prepare_ahead};
 use crate::error::Error;
-use crate::loss::{LossAndGradient, binary_cross_entropy};
 use crate::model::ModelKind;
-use crate::optimiser::{AdamW, FINAL_LR, cosine_lr};
-use crate::resnet::{Mode, ResNet3d};
+use crate::optimiser::FINAL_LR;
+use crate::run::Run;
 use crate::view::View;
-use crate::weights::Weights;
 
 /// Fits a classifier to `data`: masked binary cross-entropy, AdamW, one cosine over all steps.
 ///
@@ -317,7 +312,7 @@ impl TrainData<'_> {
     }
 
     /// The rows of some samples, of targets and weights.
-    fn rows(&self, samples: &[usize], classes: usize) -> (Vec<f32>, Vec<f32>) {
+    pub(crate) fn rows(&self, samples: &[usize], classes: usize) -> (Vec<f32>, Vec<f32>) {
         let rows = |values: &[f32]| {
             samples.iter().flat_map(|sample| values[sample * classes..][..classes].to_vec()).collect()
         };
@@ -325,7 +320,7 @@ impl TrainData<'_> {
     }
 
     /// What a checkpoint must agree on: everything but how often checkpoints are made.
-    fn digest(&self, config: &TrainConfig) -> Result<String, Error> {
+    pub(crate) fn digest(&self, config: &TrainConfig) -> Result<String, Error> {
         let config = TrainConfig { checkpoint_every_steps: None, ..config.clone() };
         let config = serde_json::to_string(&config).map_err(|error| Error::Setting(error.to_string()))?;
         let mut hasher = blake3::Hasher::new();
@@ -340,243 +335,11 @@ impl TrainData<'_> {
     }
 }
 
-/// A training under way.
-struct Run<'a> {
-    config: &'a TrainConfig,
-    data: &'a TrainData<'a>,
-    plan: &'a Plan,
-    digest: String,
-    network: ResNet3d,
-    optimiser: AdamW,
-    history: History,
-    /// Whether every variable was seen to get a gradient, in this process.
-    gradients_checked: bool,
-    /// Sums over the validation batches of the epoch so far: weighted loss and weight.
-    validation: [f64; 2],
-    validated: usize,
-    /// When the last batch was done.
-    clock: Instant,
-    validation_seconds: f64,
-}
-
-impl<'a> Run<'a> {
-    fn start(
-        config: &'a TrainConfig,
-        data: &'a TrainData<'a>,
-        plan: &'a Plan,
-        resume: Option<&[u8]>,
-    ) -> Result<Self, Error> {
-        let (classes, digest) = (config.classes.len(), data.digest(config)?);
-        let (network, optimiser, history) = match resume {
-            None => {
-                let network = ResNet3d::seeded(config.model, classes, config.seed)?;
-                let optimiser = AdamW::new(&network.parameters.trainable, config.weight_decay);
-                (network, optimiser, History::default())
-            }
-            Some(bytes) => {
-                let checkpoint = Checkpoint::from_bytes(bytes)?;
-                if checkpoint.run != digest {
-                    return Err(Error::Setting(
-                        "the checkpoint is of other settings, targets or parts, expected the same; start anew".into(),
-                    ));
-                }
-                let network = ResNet3d::stored(config.model, classes, checkpoint.weights)?;
-                let mut optimiser = AdamW::new(&network.parameters.trainable, config.weight_decay);
-                optimiser.resume(checkpoint.step, checkpoint.moments)?;
-                (network, optimiser, checkpoint.history)
-            }
-        };
-        Ok(Self {
-            config,
-            data,
-            plan,
-            digest,
-            network,
-            optimiser,
-            history,
-            gradients_checked: false,
-            validation: [0.0; 2],
-            validated: 0,
-            clock: Instant::now(),
-            validation_seconds: 0.0,
-        })
-    }
-
-    /// Does what a batch is for, and closes the epoch behind its last one.
-    fn batch(
-        &mut self,
-        batch: &Batch,
-        observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
-        match batch.job.purpose {
-            Purpose::Train => self.step(batch, observer)?,
-            Purpose::Validate => self.validate(batch)?,
-        }
-        let epoch = self.history.epochs.len() + 1;
-        let stepped = self.optimiser.step == epoch * self.plan.steps_per_epoch();
-        if stepped && self.validated == self.plan.validation.len() {
-            self.end_epoch(epoch, observer)?;
-        }
-        Ok(())
-    }
-
-    fn step(
-        &mut self,
-        batch: &Batch,
-        observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
-        let (logits, loss) = self.loss(batch, Mode::Train)?;
-        let upstream = Tensor::from_vec(loss.gradient, logits.shape(), logits.device())?;
-        // The derivative of sum(logits * upstream) is that of the loss: the loss itself is computed outside the graph.
-        let gradients = (logits * upstream)?.sum_all()?.backward()?;
-        if !self.gradients_checked {
-            check_gradients(&self.network, &gradients)?;
-            self.gradients_checked = true;
-        }
-        let steps = self.config.epochs * self.plan.steps_per_epoch();
-        let lr = cosine_lr(self.config.lr, self.optimiser.step, steps, self.config.warmup_steps);
-        self.optimiser.step(&self.network.parameters.trainable, &gradients, lr)?;
-        let record = StepRecord {
-            step: self.optimiser.step,
-            epoch: batch.job.epoch + 1,
-            loss: loss.loss,
-            lr,
-            seconds: self.lap(),
-        };
-        self.history.steps.push(record.clone());
-        self.tell(observer(Progress::Step { record, steps }))?;
-        let due = |every| self.optimiser.step.is_multiple_of(every);
-        if self.config.checkpoint_every_steps.is_some_and(due) {
-            let checkpoint = self.checkpoint()?;
-            self.tell(observer(Progress::Checkpoint(checkpoint)))?;
-        }
-        Ok(())
-    }
-
-    fn validate(&mut self, batch: &Batch) -> Result<(), Error> {
-        let (_, loss) = self.loss(batch, Mode::Eval)?;
-        let weight: f64 = self.rows(batch).1.iter().map(|&weight| f64::from(weight)).sum();
-        self.validation[0] += loss.loss * weight;
-        self.validation[1] += weight;
-        self.validated += batch.job.samples.len();
-        self.validation_seconds += self.lap();
-        Ok(())
-    }
-
-    fn end_epoch(
-        &mut self,
-        epoch: usize,
-        observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<(), Error> {
-        let steps = &self.history.steps[(epoch - 1) * self.plan.steps_per_epoch()..];
-        let [loss, weight] = std::mem::take(&mut self.validation);
-        let record = EpochRecord {
-            epoch,
-            train_loss: steps.iter().map(|step| step.loss).sum::<f64>() / steps.len() as f64,
-            validation_loss: (weight > 0.0).then(|| loss / weight),
-            lr: steps[steps.len() - 1].lr,
-            seconds: steps.iter().map(|step| step.seconds).sum::<f64>()
-                + std::mem::take(&mut self.validation_seconds),
-        };
-        self.validated = 0;
-        self.history.epochs.push(record.clone());
-        self.tell(observer(Progress::Epoch(record)))
-    }
-
-    fn finish(self) -> Result<Trained, Error> {
-        let arrays = self.network.parameters.arrays()?;
-        if let Some((name, _)) =
-            arrays.iter().find(|(_, array)| array.values.iter().any(|value| !value.is_finite()))
-        {
-            return Err(Error::NotFinite { what: format!("a value of `{name}` after the last step") });
-        }
-        let weights = Weights {
-            model: self.config.model,
-            classes: self.config.classes.clone(),
-            view: self.config.view.clone(),
-            arrays,
-        };
-        let used = self.plan.train.len() + self.plan.validation.len();
-        let given = self.data.parts.iter().filter(|part| **part != Part::Unused).count();
-        Ok(Trained { weights: weights.to_bytes()?, history: self.history, without_weight: given - used })
-    }
-
-    /// Logits of a batch, and their loss.
-    fn loss(&self, batch: &Batch, mode: Mode) -> Result<(Tensor, LossAndGradient), Error> {
-        let [depth, height, width] = batch.shape;
-        let shape = (batch.job.samples.len(), 1, depth, height, width);
-        let input = Tensor::from_slice(&batch.input, shape, &Device::Cpu)?;
-        let logits = self.network.classify(&self.network.embed(&input, mode)?)?;
-        let (targets, weights) = self.rows(batch);
-        let values: Vec<f32> = logits.flatten_all()?.to_vec1()?;
-        let loss = binary_cross_entropy(&values, &targets, &weights, &self.config.positive_weight)
-            .expect("samples without weight are not in the plan");
-        if !loss.loss.is_finite() {
-            let step = self.optimiser.step + 1;
-            return Err(Error::NotFinite {
-                what: format!(
-                    "the loss {} at step {step} (try a lower learning rate, or a warm-up)",
-                    loss.loss
-                ),
-            });
-        }
-        Ok((logits, loss))
-    }
-
-    fn rows(&self, batch: &Batch) -> (Vec<f32>, Vec<f32>) {
-        self.data.rows(&batch.job.samples, self.config.classes.len())
-    }
-
-    fn checkpoint(&self) -> Result<Vec<u8>, Error> {
-        Checkpoint {
-            run: self.digest.clone(),
-            step: self.optimiser.step,
-            history: self.history.clone(),
-            weights: self.network.parameters.arrays()?,
-            moments: self.optimiser.moments.clone(),
-        }
-        .to_bytes()
-    }
-
-    fn tell(&self, answer: ControlFlow<()>) -> Result<(), Error> {
-        match answer {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => {
-                Err(Error::Stopped { step: self.optimiser.step, checkpoint: self.checkpoint()? })
-            }
-        }
-    }
-
-    /// Seconds since the last call.
-    fn lap(&mut self) -> f64 {
-        let seconds = self.clock.elapsed().as_secs_f64();
-        self.clock = Instant::now();
-        seconds
-    }
-}
-
-/// Several tensor operations have no gradient and say nothing; what lies before them would never be trained.
-fn check_gradients(network: &ResNet3d, gradients: &candle_core::backprop::GradStore) -> Result<(), Error> {
-    let mut variables = Vec::new();
-    for (name, var) in &network.parameters.trainable {
-        let largest = match gradients.get(var) {
-            Some(gradient) => gradient.abs()?.max_all()?.to_scalar::<f32>()?,
-            None => 0.0,
-        };
-        if largest == 0.0 {
-            variables.push(name.clone());
-        }
-        if !largest.is_finite() {
-            return Err(Error::NotFinite { what: format!("the gradient of `{name}` at the first step") });
-        }
-    }
-    if variables.is_empty() { Ok(()) } else { Err(Error::NoGradient { variables }) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::infer::Model;
+    use crate::weights::Weights;
 
     const SIZE: [usize; 3] = [20, 18, 16];
 
@@ -722,18 +485,20 @@ mod tests {
         let fail = |config: &TrainConfig, data: TrainData| {
             train(config, &data, None, &mut go_on).unwrap_err().to_string()
         };
-        let load = |load: fn(usize) -> Result<(Vec<i16>, [usize; 3]), String>| TrainData {
-            load: Box::new(load),
-            ..data(4)
-        };
-        assert_eq!(fail(&config(), load(|_| Err("no such file".into())))[..16], *"volume of sample");
+        let load = |load: Box<LoadVolume<'static>>| TrainData { load, ..data(4) };
+        assert_eq!(
+            fail(&config(), load(Box::new(|_| Err("no such file".into()))))[..16],
+            *"volume of sample"
+        );
         let free = TrainConfig { view: View::default(), ..config() };
-        let constant = fail(&free, load(|_| Ok((vec![40; 4096], [16; 3]))));
+        let constant = fail(&free, load(Box::new(|_| Ok((vec![40; 4096], [16; 3])))));
         assert!(constant.starts_with("no gradient reaches "), "{constant}");
-        let wrong = fail(&config(), load(|_| Ok((vec![40; 4000], [16; 3]))));
+        let wrong = fail(&config(), load(Box::new(|_| Ok((vec![40; 4000], [16; 3])))));
         assert!(wrong.contains("4000 voxels with shape [16, 16, 16], expected 4096"), "{wrong}");
-        let shapes =
-            fail(&free, load(|sample| Ok((vec![sample as i16; 4096 + 256 * sample], [16, 16, 16 + sample]))));
+        let shapes = fail(
+            &free,
+            load(Box::new(|sample| Ok((vec![sample as i16; 4096 + 256 * sample], [16, 16, 16 + sample])))),
+        );
         assert!(shapes.contains("expected one shape in a batch"), "{shapes}");
         let diverging = fail(&TrainConfig { lr: 1e30, warmup_steps: 0, ..config() }, data(12));
         assert!(diverging.contains("is not a finite number"), "{diverging}");

@@ -27,6 +27,7 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 pub(crate) struct Transport {
     http: reqwest::Client,
     url: Url,
+    api_key: Option<ApiKey>,
 }
 
 /// A complete response that is no redirect.
@@ -65,7 +66,7 @@ impl Transport {
         let http = builder
             .build()
             .map_err(|error| EndpointError::Transport { reason: root_cause(&error).to_string() })?;
-        Ok(Self { http, url })
+        Ok(Self { http, url, api_key: endpoint.api_key.clone() })
     }
 
     /// Posts a body and reads the whole response.
@@ -86,10 +87,21 @@ impl Transport {
         }
         Ok(Response {
             status: response.status().as_u16(),
-            body,
+            body: self.without_key(body),
             retry_after: retry_after(response.headers(), SystemTime::now()),
             forbids_retry: forbids_retry(response.headers()),
         })
+    }
+
+    /// A body with `…` for the key wherever the server quotes it, as some do when they refuse it: bodies are kept
+    /// and shown, the key is neither.
+    fn without_key(&self, body: Vec<u8>) -> Vec<u8> {
+        let Some(key) = &self.api_key else { return body };
+        let quotes_key = body.windows(key.secret().len()).any(|part| part == key.secret().as_bytes());
+        if !quotes_key {
+            return body;
+        }
+        String::from_utf8_lossy(&body).replace(key.secret(), "…").into_bytes()
     }
 }
 

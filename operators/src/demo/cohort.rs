@@ -348,9 +348,12 @@ fn hedged(rng: &mut impl Rng, findings: &BTreeSet<Finding>) -> BTreeSet<Finding>
 }
 
 fn appearance(rng: &mut impl Rng) -> Appearance {
-    let mut nodule_diameters_mm: Vec<f64> =
-        (0..rng.random_range(1..=4)).map(|_| f64::from(rng.random_range(12..=24_u32))).collect();
-    nodule_diameters_mm.sort_by(|a, b| b.total_cmp(a));
+    // Large ones for lung nodules, which end at 30 mm: they must be seen on a grid of 8 mm.
+    let mut nodule_diameters_mm = vec![f64::from(rng.random_range(22..=29_u32))];
+    for _ in 0..rng.random_range(0..=4) {
+        nodule_diameters_mm.push(f64::from(rng.random_range(14..=22_u32)));
+    }
+    nodule_diameters_mm[1..].sort_by(|a, b| b.total_cmp(a));
     Appearance {
         cardiothoracic_ratio: f64::from(rng.random_range(56..=66_u32)) / 100.0,
         effusion_side: pick(rng, &[Side::Right, Side::Left, Side::Both]),

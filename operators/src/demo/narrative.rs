@@ -170,7 +170,6 @@ fn technique(scan: &Scan, rng: &mut ChaCha8Rng) -> String {
 
 /// A phrase with its places filled in.
 fn filled(phrase: &str, appearance: &Appearance) -> String {
-    let largest_mm = appearance.nodule_diameters_mm.first().copied().unwrap_or_default();
     let (side, on_side, space) = match appearance.effusion_side {
         Side::Right => ("right", "on the right", "right pleural space"),
         Side::Left => ("left", "on the left", "left pleural space"),
@@ -184,7 +183,7 @@ fn filled(phrase: &str, appearance: &Appearance) -> String {
         .replace("{space}", space)
         .replace("{lobe}", lobe_name(appearance.consolidation_lobe))
         .replace("{nodule lobe}", lobe_name(appearance.nodule_lobe))
-        .replace("{diameter}", &format!("{largest_mm:.0}"));
+        .replace("{diameter}", &format!("{:.0}", appearance.nodule_diameters_mm[0]));
     capitalised(&text)
 }
 
@@ -225,7 +224,10 @@ mod tests {
                 assert!(!section.contains(['{', '}']), "{section}");
                 assert!(section.ends_with(['.', '?']), "{section}");
                 assert!(!section.contains("  ") && !section.contains(".."), "{section}");
-                assert!(!section.split(". ").any(|sentence| sentence.starts_with(char::is_lowercase)), "{section}");
+                assert!(
+                    !section.split(". ").any(|sentence| sentence.starts_with(char::is_lowercase)),
+                    "{section}"
+                );
             }
         }
     }
@@ -237,7 +239,9 @@ mod tests {
                 &["pacemaker", "port ", "catheter", "sternotomy", "sternal", "device"]
             }
             Finding::ArterialWallCalcification => &["calcif", "calcific", "plaque"],
-            Finding::Cardiomegaly => &["heart", "cardiomegaly", "cardiac enlargement", "cardiac silhouette", "cardiac contour"],
+            Finding::Cardiomegaly => {
+                &["heart", "cardiomegaly", "cardiac enlargement", "cardiac silhouette", "cardiac contour"]
+            }
             Finding::HiatalHernia => &["hernia"],
             Finding::Emphysema => &["emphysem"],
             Finding::LungNodule => &["nodul"],

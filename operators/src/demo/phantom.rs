@@ -176,3 +176,180 @@ fn standard_normal(rng: &mut impl Rng) -> f64 {
     // A uniform 16-bit number u has mean 65535 / 2 and variance (65536² - 1) / 12.
     (sum as f64 - 2.0 * 65535.0) / 37837.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::cohort::{Finding, Kernel, Orientation, scans};
+
+    #[test]
+    fn a_volume_is_a_function_of_its_arguments() {
+        let scan = &scans(1, 7)[0];
+        let volume = draw(scan, &scan.reconstructions[0], 7);
+        assert_eq!(volume, draw(scan, &scan.reconstructions[0], 7));
+        assert_ne!(volume.hounsfield, draw(scan, &scan.reconstructions[0], 8).hounsfield);
+    }
+
+    #[test]
+    fn the_affine_has_the_spacing_the_axes_and_a_centre_in_the_chest() {
+        for scan in scans(20, 3) {
+            for reconstruction in &scan.reconstructions {
+                let Phantom { shape, affine, hounsfield } = draw(&scan, reconstruction, 3);
+                assert_eq!(shape, reconstruction.shape);
+                assert_eq!(hounsfield.len(), shape.iter().product::<usize>());
+                for (axis, (world, sign)) in reconstruction.orientation.axes().into_iter().enumerate() {
+                    let column = [affine[0][axis], affine[1][axis], affine[2][axis]];
+                    let mut expected = [0.0; 3];
+                    expected[world] = sign * reconstruction.spacing_mm[axis];
+                    assert_eq!(column, expected);
+                    let middle_mm = (shape[axis] as f64 - 1.0) / 2.0 * column[world] + affine[world][3];
+                    assert!(middle_mm.abs() < 15.0, "{middle_mm}");
+                }
+            }
+        }
+    }
+
+    /// For each finding, of the voxels that it changes by more than 60 HU: the range in HU of the median, and the
+    /// least volume in ml.
+    fn expected(finding: Finding) -> (std::ops::Range<i16>, f64) {
+        match finding {
+            Finding::MedicalMaterial => (300..3072, 5.0),
+            Finding::ArterialWallCalcification => (130..1300, 4.0),
+            Finding::Cardiomegaly => (-150..80, 200.0),
+            Finding::HiatalHernia => (-1000..80, 30.0),
+            Finding::Emphysema => (-1000..-900, 300.0),
+            Finding::LungNodule => (-400..80, 10.0),
+            Finding::PleuralEffusion => (-100..40, 200.0),
+            Finding::Consolidation => (-100..80, 100.0),
+        }
+    }
+
+    #[test]
+    fn every_finding_is_drawn() {
+        let mut drawn = [0; Finding::ALL.len()];
+        for scan in scans(40, 7) {
+            let reconstruction = &scan.reconstructions[0];
+            let voxel_ml = reconstruction.spacing_mm.iter().product::<f64>() / 1000.0;
+            let with = draw(&scan, reconstruction, 7);
+            for (index, finding) in Finding::ALL.into_iter().enumerate() {
+                if !scan.findings.contains(&finding) {
+                    continue;
+                }
+                let mut healed = scan.clone();
+                healed.findings.remove(&finding);
+                let without = draw(&healed, reconstruction, 7);
+                let mut changed: Vec<i16> = std::iter::zip(&with.hounsfield, &without.hounsfield)
+                    .filter(|(a, b)| a.abs_diff(**b) > 60)
+                    .map(|(a, _)| *a)
+                    .collect();
+                changed.sort_unstable();
+                let (attenuation, least_ml) = expected(finding);
+                let volume_ml = changed.len() as f64 * voxel_ml;
+                assert!(volume_ml > least_ml, "{} of {}: {volume_ml} ml", finding.id(), scan.scan);
+                let median_hu = changed[changed.len() / 2];
+                assert!(
+                    attenuation.contains(&median_hu),
+                    "{} of {}: {median_hu} HU",
+                    finding.id(),
+                    scan.scan
+                );
+                drawn[index] += 1;
+            }
+        }
+        assert!(drawn.iter().all(|&scans| scans >= 10), "{drawn:?}");
+    }
+
+    #[test]
+    fn lungs_have_an_ordinary_volume() {
+        for scan in scans(40, 2).iter().filter(|scan| !scan.findings.contains(&Finding::PleuralEffusion)) {
+            // The sharp kernel's noise would make lung of the room's air.
+            let reconstruction = &Reconstruction { kernel: Kernel::Soft, ..scan.reconstructions[0].clone() };
+            let voxels = draw(scan, reconstruction, 2)
+                .hounsfield
+                .iter()
+                .filter(|hu| (-960..-600).contains(*hu))
+                .count();
+            let litres = voxels as f64 * reconstruction.spacing_mm.iter().product::<f64>() / 1e6;
+            // Total lung capacity of adults on CT, with room for edges and emphysema.
+            assert!((2.5..7.5).contains(&litres), "{}: {litres} l", scan.scan);
+        }
+    }
+
+    /// The value of the voxel nearest to a world point, if the volume covers it.
+    fn nearest(volume: &Phantom, point: [f64; 3]) -> Option<f64> {
+        let mut index = [0; 3];
+        for (axis, voxel) in index.iter_mut().enumerate() {
+            let world = (0..3).find(|&world| volume.affine[world][axis] != 0.0)?;
+            let at = ((point[world] - volume.affine[world][3]) / volume.affine[world][axis]).round();
+            if !(0.0..volume.shape[axis] as f64).contains(&at) {
+                return None;
+            }
+            *voxel = at as usize;
+        }
+        let [i, j, k] = index;
+        Some(f64::from(volume.hounsfield[i + volume.shape[0] * (j + volume.shape[1] * k)]))
+    }
+
+    #[test]
+    fn two_reconstructions_show_the_same_body() {
+        let mut orientations = Vec::new();
+        for scan in scans(40, 7).iter().filter(|scan| scan.reconstructions.len() == 2) {
+            let [first, second] = [0, 1].map(|index| draw(scan, &scan.reconstructions[index], 7));
+            let mut pairs = Vec::new();
+            for step in 0..28 * 28 * 24 {
+                let point =
+                    [step % 28 * 12 - 162, step / 28 % 28 * 12 - 162, step / 784 * 11 - 121].map(f64::from);
+                if let (Some(a), Some(b)) = (nearest(&first, point), nearest(&second, point)) {
+                    pairs.push((a, b));
+                }
+            }
+            let r = correlation(&pairs);
+            assert!(pairs.len() > 10_000 && r > 0.93, "{}: r = {r} at {} points", scan.scan, pairs.len());
+            orientations.push(scan.reconstructions[1].orientation);
+        }
+        assert!(orientations.contains(&Orientation::Lps) && orientations.contains(&Orientation::Lip));
+    }
+
+    /// Pearson's correlation of pairs.
+    fn correlation(pairs: &[(f64, f64)]) -> f64 {
+        let n = pairs.len() as f64;
+        let (mean_a, mean_b) = (
+            pairs.iter().map(|pair| pair.0).sum::<f64>() / n,
+            pairs.iter().map(|pair| pair.1).sum::<f64>() / n,
+        );
+        let product = |left: &dyn Fn(&(f64, f64)) -> f64, right: &dyn Fn(&(f64, f64)) -> f64| {
+            pairs.iter().map(|pair| left(pair) * right(pair)).sum::<f64>()
+        };
+        let (a, b) = (|pair: &(f64, f64)| pair.0 - mean_a, |pair: &(f64, f64)| pair.1 - mean_b);
+        product(&a, &b) / (product(&a, &a) * product(&b, &b)).sqrt()
+    }
+
+    #[test]
+    fn noise_has_the_spread_of_its_kernel() {
+        let mut rng = stream(1, "noise");
+        let drawn: Vec<f64> = (0..100_000).map(|_| standard_normal(&mut rng)).collect();
+        let mean = drawn.iter().sum::<f64>() / 1e5;
+        let variance = drawn.iter().map(|z| (z - mean) * (z - mean)).sum::<f64>() / 1e5;
+        // Standard errors at n = 100,000 are 0.0032 and 0.0041; the kurtosis is 2.7.
+        assert!(mean.abs() < 0.013 && (variance - 1.0).abs() < 0.016, "{mean} {variance}");
+
+        let mut scan = scans(1, 7).remove(0);
+        let mut reconstruction = scan.reconstructions.remove(0);
+        let mut spread = |kernel: Kernel| {
+            reconstruction.kernel = kernel;
+            let volume = draw(&scan, &reconstruction, 7);
+            // Inside the liver, which is uniform: right, middle, low.
+            let values: Vec<f64> = (0..5 * 5 * 3)
+                .filter_map(|step| {
+                    let point =
+                        [40 + step % 5 * 7, step / 5 % 5 * 7 - 14, step / 25 * 8 - 128].map(f64::from);
+                    nearest(&volume, point)
+                })
+                .collect();
+            let mean = values.iter().sum::<f64>() / values.len() as f64;
+            (values.iter().map(|hu| (hu - mean) * (hu - mean)).sum::<f64>() / values.len() as f64).sqrt()
+        };
+        let (soft_hu, sharp_hu) = (spread(Kernel::Soft), spread(Kernel::Sharp));
+        assert!((8.0..16.0).contains(&soft_hu) && (25.0..45.0).contains(&sharp_hu), "{soft_hu} {sharp_hu}");
+    }
+}

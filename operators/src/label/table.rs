@@ -1,6 +1,6 @@
 //! `labels.table`: labels that people or other systems made, from tabular files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use argent_engine::operator::{ConfigFiles, FILES};
 use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
@@ -13,7 +13,7 @@ use crate::ids::{IdReader, Ids};
 use crate::label::{STATES, label_fields};
 use crate::one_or_many::OneOrMany;
 use crate::records::Records;
-use crate::reports::table::batch;
+use crate::reports::table::{Cells, batch};
 use crate::tabular;
 
 /// Reads labels from CSV, TSV, JSON Lines and Parquet files: wide (a column per finding) or long.
@@ -73,8 +73,6 @@ impl State {
     }
 }
 
-type Cells = Vec<Option<String>>;
-
 impl LabelsTable {
     /// The finding's id from its id or name in a file.
     fn finding(&self, text: &str) -> Option<&str> {
@@ -103,7 +101,11 @@ impl LabelsTable {
     }
 
     /// The findings and cells of one record.
-    fn findings_of(&self, records: &Records, cells: &Cells) -> anyhow::Result<Vec<(Result<String, String>, Option<String>)>> {
+    fn findings_of(
+        &self,
+        records: &Records,
+        cells: &Cells,
+    ) -> anyhow::Result<Vec<(Result<String, String>, Option<String>)>> {
         if let Some(long) = &self.long {
             let name = cells[tabular::column(records, &long.finding)?].clone().unwrap_or_default();
             let finding = self.finding(&name).map(str::to_owned);
@@ -111,7 +113,9 @@ impl LabelsTable {
             return Ok(vec![(finding, cells[tabular::column(records, &long.value)?].clone())]);
         }
         let columns = records.columns.iter().zip(cells);
-        Ok(columns.filter_map(|(name, cell)| Some((Ok(self.finding(name)?.to_owned()), cell.clone()))).collect())
+        Ok(columns
+            .filter_map(|(name, cell)| Some((Ok(self.finding(name)?.to_owned()), cell.clone())))
+            .collect())
     }
 
     fn state(&self, cell: Option<&str>) -> Result<&'static str, String> {
@@ -158,46 +162,106 @@ impl Operator for LabelsTable {
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(anyhow::Error::msg)?;
-        let mut labels: BTreeMap<(String, String), Cells> = BTreeMap::new();
+        let mut found = Found::default();
         for (number, (_, records)) in tabular::read_files(io)?.into_iter().enumerate() {
-            let file = format!("file {}", number + 1);
-            for (line, reason) in &records.faults {
-                io.fault(FILES, &format!("{file} line {line}"), "unreadable", reason.as_str());
-            }
-            let id_column = tabular::column(&records, &self.id)?;
-            if self.long.is_none() && !records.columns.iter().any(|c| self.finding(c).is_some()) {
-                anyhow::bail!("{file} has no column named as a finding of the pack");
-            }
-            for record in &records.rows {
-                if !self.wanted(&records, &record.cells)? {
-                    continue;
-                }
-                let row = match ids.read(record.cells[id_column].as_deref().unwrap_or("")) {
-                    Ok(row) => row,
-                    Err(reason) => {
-                        io.fault(FILES, &format!("{file} line {}", record.line), "id", reason);
-                        continue;
-                    }
-                };
-                for (finding, cell) in self.findings_of(&records, &record.cells)? {
-                    let label = finding.and_then(|f| Ok((self.state(cell.as_deref())?, f)));
-                    let (state, finding) = match label {
-                        Ok(label) => label,
-                        Err(reason) => {
-                            io.fault(FILES, &row[0], "value", reason);
-                            continue;
-                        }
-                    };
-                    let mut cells: Cells = row.iter().cloned().map(Some).collect();
-                    cells.extend([Some(finding.clone()), Some(state.to_owned())]);
-                    let previous = labels.entry((row[0].clone(), finding)).or_insert_with(|| cells.clone());
-                    if *previous != cells {
-                        io.fault(FILES, &row[0], "conflict", "two rows of this id disagree; the first is kept");
-                    }
-                }
-            }
+            self.collect(io, &ids, &format!("file {}", number + 1), &records, &mut found)?;
         }
-        let rows: Vec<Cells> = labels.into_values().collect();
+        let rows = found.settle(io);
         io.emit("", batch(io.schema("")?, &rows)?)
     }
+}
+
+impl LabelsTable {
+    /// Adds one file's labels; rows whose id does not read are faults at once.
+    fn collect(
+        &self,
+        io: &mut Io,
+        ids: &IdReader,
+        file: &str,
+        records: &Records,
+        found: &mut Found,
+    ) -> anyhow::Result<()> {
+        for (line, reason) in &records.faults {
+            io.fault(FILES, &format!("{file} line {line}"), "unreadable", reason.as_str());
+        }
+        let id_column = tabular::column(records, &self.id)?;
+        if self.long.is_none() && !records.columns.iter().any(|c| self.finding(c).is_some()) {
+            anyhow::bail!("{file} has no column named as a finding of the pack");
+        }
+        for record in &records.rows {
+            if !self.wanted(records, &record.cells)? {
+                continue;
+            }
+            match ids.read(record.cells[id_column].as_deref().unwrap_or("")) {
+                Ok(row) => {
+                    for (finding, cell) in self.findings_of(records, &record.cells)? {
+                        found.add(&row, finding, self.state(cell.as_deref()));
+                    }
+                }
+                Err(reason) => io.fault(FILES, &format!("{file} line {}", record.line), "id", reason),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The labels of all files, and what is wrong with some of them. An id has one error row of each kind, which
+/// names all the findings that it is about.
+#[derive(Default)]
+struct Found {
+    /// By id and finding; none where rows contradict each other.
+    labels: BTreeMap<(String, String), Option<Cells>>,
+    /// By id and reason: the findings that have no state.
+    without_state: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
+}
+
+impl Found {
+    fn add(&mut self, row: &[String], finding: Result<String, String>, state: Result<&'static str, String>) {
+        let (finding, state) = match (finding, state) {
+            (Ok(finding), Ok(state)) => (finding, state),
+            (Ok(finding), Err(reason)) => return self.lacks_state(&row[0], reason, Some(finding)),
+            (Err(reason), _) => return self.lacks_state(&row[0], reason, None),
+        };
+        let mut cells: Cells = row.iter().cloned().map(Some).collect();
+        cells.extend([Some(finding.clone()), Some(state.to_owned())]);
+        let label = self.labels.entry((row[0].clone(), finding)).or_insert_with(|| Some(cells.clone()));
+        // Nothing tells which of two rows is right, so that none of them is kept.
+        if label.as_ref() != Some(&cells) {
+            *label = None;
+        }
+    }
+
+    fn lacks_state(&mut self, id: &str, reason: String, finding: Option<String>) {
+        self.without_state.entry(id.to_owned()).or_default().entry(reason).or_default().extend(finding);
+    }
+
+    /// The labels that all rows agree on; the others become error rows.
+    fn settle(self, io: &mut Io) -> Vec<Cells> {
+        for (id, reasons) in self.without_state {
+            let reasons: Vec<String> =
+                reasons.into_iter().map(|(reason, findings)| about(&findings, &reason)).collect();
+            io.fault(FILES, &id, "value", reasons.join("; "));
+        }
+        let mut agreed = Vec::new();
+        let mut disputed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for ((id, finding), cells) in self.labels {
+            match cells {
+                Some(cells) => agreed.push(cells),
+                None => drop(disputed.entry(id).or_default().insert(finding)),
+            }
+        }
+        for (id, findings) in disputed {
+            let reason = "rows of this id disagree, so none is kept; take the wrong ones away";
+            io.fault(FILES, &id, "conflict", about(&findings, reason));
+        }
+        agreed
+    }
+}
+
+/// A reason with the findings in front that it is about.
+fn about(findings: &BTreeSet<String>, reason: &str) -> String {
+    if findings.is_empty() {
+        return reason.to_owned();
+    }
+    format!("{}: {reason}", findings.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
 }

@@ -1,6 +1,7 @@
 //! `reports.table`: reports from tabular files.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use argent_engine::operator::FILES;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{IdReader, Ids};
 use crate::one_or_many::OneOrMany;
+use crate::records::Records;
 use crate::tabular;
 
 /// Reads reports from CSV, TSV, JSON Lines and Parquet files, one report per row.
@@ -50,7 +52,11 @@ impl ReportsTable {
     fn fields(&self, ids: &IdReader) -> Vec<Field> {
         let sections = self.all_sections().into_iter();
         let sections = sections.map(|(name, _)| column::with_roles(column::phi(name), &["section"]));
-        ids.fields().into_iter().chain(sections).chain(self.keep.iter().map(|name| column::phi(name))).collect()
+        ids.fields()
+            .into_iter()
+            .chain(sections)
+            .chain(self.keep.iter().map(|name| column::phi(name)))
+            .collect()
     }
 
     fn named_columns(&self) -> Vec<(Vec<String>, String)> {
@@ -58,7 +64,9 @@ impl ReportsTable {
         let mut named = vec![(at(&["with", "id"]), self.id.clone())];
         named.extend(self.sections.iter().map(|(n, c)| (at(&["with", "sections", n]), c.clone())));
         named.extend(self.text.iter().map(|c| (at(&["with", "text"]), c.clone())));
-        named.extend(self.keep.iter().enumerate().map(|(i, c)| (at(&["with", "keep", &i.to_string()]), c.clone())));
+        named.extend(
+            self.keep.iter().enumerate().map(|(i, c)| (at(&["with", "keep", &i.to_string()]), c.clone())),
+        );
         named
     }
 }
@@ -96,47 +104,86 @@ impl Operator for ReportsTable {
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(anyhow::Error::msg)?;
-        let mut reports: Vec<Vec<Option<String>>> = Vec::new();
-        let mut place_of: HashMap<String, usize> = HashMap::new();
+        let mut reports: BTreeMap<String, Claims> = BTreeMap::new();
         for (number, (_, records)) in tabular::read_files(io)?.into_iter().enumerate() {
-            let file = format!("file {}", number + 1);
-            for (line, reason) in &records.faults {
-                io.fault(FILES, &format!("{file} line {line}"), "unreadable", reason.as_str());
-            }
-            let id_column = tabular::column(&records, &self.id)?;
-            let sections = self.all_sections();
-            let texts: Vec<usize> =
-                sections.iter().map(|(_, c)| tabular::column(&records, c)).collect::<anyhow::Result<_>>()?;
-            let kept: Vec<usize> =
-                self.keep.iter().map(|c| tabular::column(&records, c)).collect::<anyhow::Result<_>>()?;
-            for record in &records.rows {
-                let place = format!("{file} line {}", record.line);
-                let row = match ids.read(record.cells[id_column].as_deref().unwrap_or("")) {
-                    Ok(row) => row,
-                    Err(reason) => {
-                        io.fault(FILES, &place, "id", reason);
-                        continue;
-                    }
-                };
-                let mut row: Vec<Option<String>> = row.into_iter().map(Some).collect();
-                row.extend(texts.iter().map(|c| self.written(record.cells[*c].as_deref())));
-                row.extend(kept.iter().map(|c| record.cells[*c].clone()));
-                let id = row[0].clone().unwrap_or_default();
-                match place_of.get(&id) {
-                    None => {
-                        place_of.insert(id, reports.len());
-                        reports.push(row);
-                    }
-                    Some(first) if reports[*first] == row => {}
-                    Some(_) => io.fault(FILES, &place, "conflict", "another row has the same id and other cells; the first is kept"),
-                }
-            }
+            self.collect(io, &ids, &format!("file {}", number + 1), &records, &mut reports)?;
         }
-        io.emit("", batch(column::schema(self.fields(&ids)), &reports)?)
+        let agreed = without_conflicts(io, reports);
+        io.emit("", batch(column::schema(self.fields(&ids)), &agreed)?)
     }
 }
 
+/// The cells of one row, in the order of the table's columns.
+pub(crate) type Cells = Vec<Option<String>>;
+
+/// What the files say of one report: its cells, where they stand, and whether they contradict each other.
+struct Claims {
+    cells: Cells,
+    places: Vec<String>,
+    conflict: bool,
+}
+
+/// The reports that all their rows agree on. Of rows that contradict each other none is kept, because nothing
+/// tells which one is right; they are one error row.
+fn without_conflicts(io: &mut Io, reports: BTreeMap<String, Claims>) -> Vec<Cells> {
+    let (conflicts, agreed): (Vec<_>, Vec<_>) = reports.into_iter().partition(|(_, claims)| claims.conflict);
+    for (id, claims) in conflicts {
+        let places = claims.places.join(", ");
+        let message = format!(
+            "rows of this id have different cells ({places}), so none is kept; take the wrong ones away, or name \
+             a column of distinct ids"
+        );
+        io.fault(FILES, &id, "conflict", message);
+    }
+    agreed.into_iter().map(|(_, claims)| claims.cells).collect()
+}
+
 impl ReportsTable {
+    /// Adds one file's reports; rows that do not read are faults.
+    fn collect(
+        &self,
+        io: &mut Io,
+        ids: &IdReader,
+        file: &str,
+        records: &Records,
+        reports: &mut BTreeMap<String, Claims>,
+    ) -> anyhow::Result<()> {
+        for (line, reason) in &records.faults {
+            io.fault(FILES, &format!("{file} line {line}"), "unreadable", reason.as_str());
+        }
+        let id_column = tabular::column(records, &self.id)?;
+        let places = |columns: &mut dyn Iterator<Item = &str>| -> anyhow::Result<Vec<usize>> {
+            columns.map(|name| tabular::column(records, name)).collect()
+        };
+        let texts = places(&mut self.all_sections().into_iter().map(|(_, column)| column))?;
+        let kept = places(&mut self.keep.iter().map(String::as_str))?;
+        for record in &records.rows {
+            let place = format!("{file} line {}", record.line);
+            let row = match ids.read(record.cells[id_column].as_deref().unwrap_or("")) {
+                Ok(row) => row,
+                Err(reason) => {
+                    io.fault(FILES, &place, "id", reason);
+                    continue;
+                }
+            };
+            let id = row[0].clone();
+            let mut cells: Cells = row.into_iter().map(Some).collect();
+            cells.extend(texts.iter().map(|c| self.written(record.cells[*c].as_deref())));
+            cells.extend(kept.iter().map(|c| record.cells[*c].clone()));
+            match reports.entry(id) {
+                Entry::Vacant(entry) => {
+                    entry.insert(Claims { cells, places: vec![place], conflict: false });
+                }
+                Entry::Occupied(mut entry) => {
+                    let claims = entry.get_mut();
+                    claims.conflict |= claims.cells != cells;
+                    claims.places.push(place);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// A section's text; null where the cell is empty or says that nothing was written.
     fn written(&self, cell: Option<&str>) -> Option<String> {
         let text = cell?.trim();
@@ -146,10 +193,7 @@ impl ReportsTable {
 }
 
 /// A table of text columns from rows of cells.
-pub(crate) fn batch(
-    schema: arrow::datatypes::SchemaRef,
-    rows: &[Vec<Option<String>>],
-) -> anyhow::Result<RecordBatch> {
+pub(crate) fn batch(schema: arrow::datatypes::SchemaRef, rows: &[Cells]) -> anyhow::Result<RecordBatch> {
     let columns = (0..schema.fields().len())
         .map(|column| {
             let cells = rows.iter().map(|row| row[column].as_deref());

@@ -15,7 +15,7 @@ use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::prelude::SessionContext;
 
-use crate::sql::session::{message, plan, question_session, stored_batch, stored_schema, table_name, wait};
+use crate::sql::session::{message, plan, question_session, reads_phi, stored_batch, stored_schema, table_name, wait};
 
 /// The answer to a question.
 pub struct Answer {
@@ -32,13 +32,14 @@ pub struct Answer {
 pub fn ask(store: &Store, pipeline: Option<&str>, question: &str) -> anyhow::Result<Answer> {
     let session = question_session();
     register(&session, store, pipeline)?;
-    let (schema, batches) = wait(async {
+    let (schema, phi, batches) = wait(async {
         let frame = plan(&session, question).await?;
         let schema = frame.schema().as_arrow().clone();
-        Ok((schema, frame.collect().await?))
+        let phi = reads_phi(&frame.clone().into_optimized_plan()?)?;
+        Ok((schema, phi, frame.collect().await?))
     })
     .map_err(|error| anyhow::anyhow!("{}", explained(&message(&error), &session)))?;
-    let schema = stored_schema(&schema, false);
+    let schema = stored_schema(&schema, phi);
     let batches = batches.iter().map(|b| stored_batch(b, &schema)).collect::<anyhow::Result<Vec<_>>>()?;
     let phi = column::names_with_role(&schema, "phi");
     let ids = column::names_with_role(&schema, "id");
@@ -55,6 +56,7 @@ fn explained(message: &str, session: &SessionContext) -> String {
     }
     let catalog = session.catalog("store");
     let names = catalog.and_then(|c| c.schema("public")).map(|s| s.table_names()).unwrap_or_default();
+    let names: Vec<String> = names.into_iter().filter(|name| !name.contains('.')).collect();
     let message = message.replace("store.public.", "");
     if names.is_empty() {
         return format!("{message}; the store has no results yet: run a pipeline first");
@@ -85,8 +87,11 @@ fn register(session: &SessionContext, store: &Store, pipeline: Option<&str>) -> 
     for (name, mut sources) in bare {
         // A name that two pipelines have must be asked for with its pipeline.
         let (true, Some(source)) = (sources.len() == 1, sources.pop()) else { continue };
-        let (schema, table) = name.split_once('.').unwrap_or(("public", &name));
-        schemas.entry(schema.to_owned()).or_default().entry(table.to_owned()).or_insert(source);
+        // `labels.calls` is found as it stands, and quoted as one name.
+        if let Some((schema, table)) = name.split_once('.') {
+            schemas.entry(schema.to_owned()).or_default().entry(table.to_owned()).or_insert(source.clone());
+        }
+        schemas.entry("public".to_owned()).or_default().insert(name, source);
     }
     schemas.insert("argent".to_owned(), system_tables(store)?);
     schemas.entry("public".to_owned()).or_default();

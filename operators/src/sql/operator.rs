@@ -1,10 +1,8 @@
 //! `sql`: a table from tables.
 
-use std::collections::BTreeMap;
-
 use anyhow::Context;
 use argent_engine::operator::ConfigFiles;
-use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
+use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::sql::parser::DFParser;
@@ -13,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::sql::session::{
-    changing_function, columns_read, message, plan, step_session, stored_batch, stored_schema, table_name, wait,
+    changing_function, columns_read, message, plan, reads_phi, step_session, stored_batch, stored_schema, table_name, wait,
 };
 
 /// Answers a query over the step's inputs, which are its tables by their names under `from`. It is keyed by
@@ -59,7 +57,8 @@ impl Operator for Sql {
         }
         let optimised = frame.clone().into_optimized_plan().map_err(|e| at_query(message(&e)))?;
         let read = columns_read(&optimised).map_err(|e| at_query(message(&e)))?;
-        let schema = stored_schema(frame.schema().as_arrow(), self.reads_phi(inputs, &read));
+        let phi = reads_phi(&optimised).map_err(|e| at_query(message(&e)))?;
+        let schema = stored_schema(frame.schema().as_arrow(), phi);
         self.check_keys(&schema)?;
         let keys: Vec<&str> = self.keys.iter().map(String::as_str).collect();
         let mut signature = Signature::new(schema, &keys);
@@ -93,16 +92,6 @@ impl Sql {
     fn problem(&self, message: &str, inputs: &Inputs) -> Vec<Problem> {
         let tables: Vec<String> = inputs.ports.keys().map(|p| table_name(p)).collect();
         vec![Problem::at(["with", "query"], message).help(format!("the tables are {}", tables.join(", ")))]
-    }
-
-    fn reads_phi(&self, inputs: &Inputs, read: &BTreeMap<String, Vec<String>>) -> bool {
-        inputs.ports.iter().any(|(port, input)| {
-            let columns = read.get(&table_name(port));
-            // Ids alone do not make what is computed from them patient text.
-            let text = column::names_with_role(&input.schema, "phi");
-            let ids = column::names_with_role(&input.schema, "id");
-            columns.is_some_and(|c| c.iter().any(|name| text.contains(name) && !ids.contains(name)))
-        })
     }
 
     fn check_keys(&self, schema: &SchemaRef) -> Result<(), Vec<Problem>> {

@@ -83,6 +83,19 @@ pub(crate) fn columns_read(plan: &LogicalPlan) -> Result<BTreeMap<String, Vec<St
     Ok(read)
 }
 
+/// Whether an optimised plan reads a column that holds patient text; ids alone do not count.
+pub(crate) fn reads_phi(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            let phi = |f: &Field| column::has_role(f, "phi") && !column::has_role(f, "id");
+            found |= scan.projected_schema.fields().iter().any(|f| phi(f));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
+
 /// The first function of a plan whose value is not decided by its arguments (`random`, `now`).
 pub(crate) fn changing_function(plan: &LogicalPlan) -> Result<Option<String>> {
     let mut found = None;

@@ -38,7 +38,13 @@ pub struct TrainClassifier {
     /// AdamW's weight decay.
     #[serde(default = "weight_decay")]
     pub weight_decay: f64,
-    /// The seed of the initial weights, the order and the crops.
+    /// Steps over which the learning rate rises to `lr`.
+    #[serde(default)]
+    pub warmup_steps: usize,
+    /// Axes along which training volumes are mirrored at random; only where a mirrored body means the same.
+    #[serde(default)]
+    pub flip: BTreeSet<Axis>,
+    /// The seed of the initial weights, the order, the crops and the mirroring.
     #[serde(default)]
     pub seed: u64,
     /// How the network sees a volume.
@@ -50,6 +56,18 @@ pub struct TrainClassifier {
     #[serde(default = "unmatched")]
     #[schemars(range(min = 0.0, max = 1.0), extend("x-not-in-key" = "it decides whether there is a result, not which"))]
     pub unmatched: f64,
+}
+
+/// An axis of the grid that volumes lie on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Axis {
+    /// The first axis: right to left, or left to right.
+    X,
+    /// The second axis: front to back, or back to front.
+    Y,
+    /// The third axis: feet to head, or head to feet.
+    Z,
 }
 
 /// The names of the parts that training uses.
@@ -180,6 +198,8 @@ impl TrainClassifier {
             weight_decay: self.weight_decay,
             seed: self.seed,
             view: self.view.kernel(),
+            warmup_steps: self.warmup_steps,
+            flip: [Axis::X, Axis::Y, Axis::Z].map(|axis| self.flip.contains(&axis)),
             ..TrainConfig::default()
         })
     }

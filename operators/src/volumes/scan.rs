@@ -6,10 +6,11 @@ use std::sync::Arc;
 use anyhow::Context;
 use argent_engine::operator::FILES;
 use argent_engine::{Inputs, Io, Kind, Operator, Port, Problem, RowError, Signature, column};
-use argent_imaging::nifti::{self, Nifti};
-use argent_imaging::{Volume, HounsfieldStatistics};
+use argent_imaging::nifti::{self, AffineSource, Nifti};
+use argent_imaging::{HounsfieldStatistics, Volume};
 use arrow::array::{
-    ArrayRef, AsArray, Float64Array, Int64Array, ListBuilder, Float64Builder, Int64Builder, RecordBatch, StringArray,
+    ArrayRef, AsArray, Float64Array, Float64Builder, Int64Array, Int64Builder, ListBuilder, RecordBatch,
+    StringArray,
 };
 use arrow::datatypes::{DataType, Field};
 use rayon::prelude::*;
@@ -33,6 +34,21 @@ pub struct VolumesScan {
     /// `already`, stored values are Hounsfield units whatever the header says.
     #[serde(default)]
     pub hounsfield: HounsfieldSource,
+    /// What becomes of a volume whose values do not look like Hounsfield units: `refuse`, it is an error row;
+    /// or `warn`, it is kept with a warning, as crops that show no air must be.
+    #[serde(default)]
+    pub hounsfield_check: HounsfieldCheck,
+}
+
+/// What becomes of a volume whose values do not look like Hounsfield units.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HounsfieldCheck {
+    /// It is an error row.
+    #[default]
+    Refuse,
+    /// It is kept with a warning.
+    Warn,
 }
 
 /// Where Hounsfield units come from.
@@ -90,7 +106,9 @@ impl Operator for VolumesScan {
                 .collect();
             for (row, scanned) in rows.iter().zip(scanned) {
                 match scanned {
-                    Ok(scanned) => io.answer(&[*row], &[1], &RecordBatch::try_new(schema.clone(), scanned.columns())?)?,
+                    Ok(scanned) => {
+                        io.answer(&[*row], &[1], &RecordBatch::try_new(schema.clone(), scanned.columns())?)?
+                    }
                     Err(error) => io.refuse(*row, error)?,
                 }
             }
@@ -105,7 +123,9 @@ impl Operator for VolumesScan {
 
 /// The columns of a volume behind its ids.
 pub(crate) fn volume_fields() -> Vec<Field> {
-    let list = |name: &str, item: DataType| Field::new(name, DataType::List(Arc::new(Field::new_list_field(item, true))), true);
+    let list = |name: &str, item: DataType| {
+        Field::new(name, DataType::List(Arc::new(Field::new_list_field(item, true))), true)
+    };
     vec![
         column::phi("path"),
         column::source("digest"),
@@ -155,20 +175,47 @@ impl VolumesScan {
         digest: &str,
     ) -> Result<Scanned, RowError> {
         let name = file_name(path);
-        let id = ids.read(if self.ids.is_some() { name } else { stem(name) }).map_err(|e| RowError::lasting("id", e))?;
-        let local = find(path, digest).map_err(|e| RowError { retryable: true, ..RowError::lasting("file", format!("{e:#}")) })?;
+        let id = ids
+            .read(if self.ids.is_some() { name } else { stem(name) })
+            .map_err(|e| RowError::lasting("id", e))?;
+        let local = find(path, digest)
+            .map_err(|e| RowError { retryable: true, ..RowError::lasting("file", format!("{e:#}")) })?;
         let nifti = read(&local, name, self.hounsfield)?;
+        oriented(&nifti)?;
         let described = described(&nifti);
         let mut warnings = nifti.warnings.clone();
         let (volume, saturated) = volume(nifti);
         let statistics = volume.statistics();
-        warnings.extend(statistics.suspicion.clone());
-        if let Some(reason) = &statistics.suspicion {
-            return Err(RowError::lasting("hounsfield", reason.clone()));
+        match (&statistics.suspicion, self.hounsfield_check) {
+            (Some(reason), HounsfieldCheck::Refuse) => {
+                let message =
+                    format!("{reason}; where that is right, keep such volumes with `hounsfield_check: warn`");
+                return Err(RowError::lasting("hounsfield", message));
+            }
+            (reason, _) => warnings.extend(reason.clone()),
         }
         let (path, digest) = (path.to_owned(), digest.to_owned());
-        Ok(Scanned { ids: id, path, digest, nifti: described, statistics, saturated, warnings, source: self.hounsfield })
+        Ok(Scanned {
+            ids: id,
+            path,
+            digest,
+            nifti: described,
+            statistics,
+            saturated,
+            warnings,
+            source: self.hounsfield,
+        })
     }
+}
+
+/// Refuses a volume whose header does not say where left and right are: resampling would only guess.
+fn oriented(nifti: &Nifti) -> Result<(), RowError> {
+    if nifti.affine_source != AffineSource::None {
+        return Ok(());
+    }
+    let message = "the header has neither sform nor qform, expected one of them, so left and right are not known; write the \
+                   orientation into the header at its source, or leave the volume out";
+    Err(RowError::lasting("geometry", message))
 }
 
 fn described(nifti: &Nifti) -> Described {
@@ -184,7 +231,8 @@ fn described(nifti: &Nifti) -> Described {
 
 /// Reads a volume's file with the Hounsfield units that the parameter asks for.
 pub(crate) fn read(local: &Path, name: &str, source: HounsfieldSource) -> Result<Nifti, RowError> {
-    let mut nifti = nifti::read_named(local, name).map_err(|e| RowError::lasting("unreadable", e.to_string()))?;
+    let mut nifti =
+        nifti::read_named(local, name).map_err(|e| RowError::lasting("unreadable", e.to_string()))?;
     if source == HounsfieldSource::Already {
         nifti.scaling = None;
     }
@@ -229,7 +277,8 @@ impl Scanned {
             number(Some(self.statistics.mean)),
             number(self.statistics.air_peak_hu.map(f64::from)),
             Arc::new(Int64Array::from(vec![self.saturated as i64])) as ArrayRef,
-            Arc::new(StringArray::from(vec![(!self.warnings.is_empty()).then(|| self.warnings.join("; "))])) as ArrayRef,
+            Arc::new(StringArray::from(vec![(!self.warnings.is_empty()).then(|| self.warnings.join("; "))]))
+                as ArrayRef,
         ]);
         columns
     }

@@ -29,7 +29,7 @@ pub(super) struct Anatomy {
     bone_hu: f64,
     /// Between ribs, from one to the next.
     rib_pitch_mm: f64,
-    /// Size of the breasts' depth; 0 for men.
+    /// Depth of the breasts; 0 for men.
     breast_mm: f64,
     /// The horizontal surface of the fluid on the right and on the left; below the back where there is none.
     fluid_y_mm: [f64; 2],
@@ -46,15 +46,13 @@ impl Anatomy {
     pub(super) fn of(scan: &Scan, seed: u64) -> Self {
         let mut patient = stream(seed, &format!("{}/body", scan.patient));
         let mut posture = stream(seed, &format!("{}/posture", scan.scan));
-        let skin_mm = [patient.random_range(144.0..168.0), patient.random_range(100.0..120.0)];
+        let skin_mm = [patient.random_range(144.0..168.0), patient.random_range(97.0..116.0)];
         let fat_mm = patient.random_range(8.0..22.0);
         let cavity_mm = [skin_mm[0] - fat_mm - 14.0, skin_mm[1] - 0.7 * fat_mm - 17.0];
-        let ratio = if scan.findings.contains(&Finding::Cardiomegaly) {
-            patient.random::<f64>();
-            scan.appearance.cardiothoracic_ratio
-        } else {
-            patient.random_range(0.40..0.48)
-        };
+        // Drawn either way, so that the rest of the body does not depend on the finding.
+        let normal_ratio = patient.random_range(0.40..0.48);
+        let enlarged = scan.findings.contains(&Finding::Cardiomegaly);
+        let ratio = if enlarged { scan.appearance.cardiothoracic_ratio } else { normal_ratio };
         let heart = ratio * cavity_mm[0];
         let heart_z_mm = patient.random_range(-48.0..-38.0);
         let inspiration_mm = posture.random_range(-7.0..7.0);
@@ -68,7 +66,7 @@ impl Anatomy {
             skin_mm,
             fat_mm,
             cavity_mm,
-            cavity_height_mm: patient.random_range(142.0..158.0),
+            cavity_height_mm: patient.random_range(132.0..148.0),
             domes_z_mm: [dome_z_mm, dome_z_mm - patient.random_range(6.0..16.0)],
             mediastinum_mm: patient.random_range(26.0..34.0),
             heart_centre_mm: [-0.34 * heart, patient.random_range(8.0..18.0), heart_z_mm],

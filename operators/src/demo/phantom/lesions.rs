@@ -39,7 +39,7 @@ fn vessels(anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Solid> {
         };
         for _ in 0..5 {
             let to = anatomy.in_lobe(lobe, [(); 3].map(|()| rng.random_range(-1.1..1.1)));
-            let radii = [rng.random_range(3.0..4.2), 1.0];
+            let radii = [rng.random_range(2.6..3.8), 1.0];
             solids.push(Solid::over_air(Shape::Capsule { from: hilum, to, radii }, VESSEL_HU));
         }
     }
@@ -67,7 +67,7 @@ fn consolidation(lobe: Lobe, anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Sol
         [0, 1, 2].map(|axis| middle[axis] + offset[axis])
     };
     let mut solids: Vec<Solid> =
-        (0..6).map(|_| Solid::over_air(Shape::sphere(around(20.0), 20.0), CONSOLIDATION_HU)).collect();
+        (0..8).map(|_| Solid::over_air(Shape::sphere(around(24.0), 22.0), CONSOLIDATION_HU)).collect();
     solids.extend((0..3).map(|_| {
         let bronchus = Shape::Capsule { from: around(6.0), to: around(24.0), radii: [2.5, 1.5] };
         Solid::new(bronchus, BRONCHUS_HU)
@@ -85,7 +85,7 @@ fn emphysema(anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Solid> {
         Lobe::RightLower,
         Lobe::LeftLower,
     ];
-    (0..42)
+    (0..60)
         .map(|_| {
             let radius_mm = rng.random_range(9.0..18.0);
             let lobe = pick(rng, &upper_first);
@@ -99,7 +99,7 @@ fn emphysema(anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Solid> {
 fn calcification(anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Solid> {
     let aorta = anatomy.aorta();
     let wall_mm = anatomy.aorta_radius_mm() - 1.0;
-    (0..rng.random_range(7..=12))
+    (0..rng.random_range(10..=16))
         .map(|_| {
             // Segments 2 to 4 are the arch, 5 is the descending aorta, of which the lowest part is not scanned.
             let segment = rng.random_range(2..=5_usize);
@@ -109,7 +109,7 @@ fn calcification(anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Solid> {
                 let (from, to) = (aorta[segment][axis], aorta[segment + 1][axis]);
                 from + share * (to - from) + wall_mm * outwards[axis]
             });
-            let semi_axes = [(); 3].map(|()| rng.random_range(2.5..5.0));
+            let semi_axes = [(); 3].map(|()| rng.random_range(3.0..5.5));
             Solid::new(Shape::Ellipsoid { centre, semi_axes }, rng.random_range(700.0..1300.0))
         })
         .collect()
@@ -117,7 +117,7 @@ fn calcification(anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Solid> {
 
 /// A pouch of stomach behind the heart, with gas in front of its contents.
 fn hiatal_hernia(anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Solid> {
-    let radius_mm = rng.random_range(22.0..32.0);
+    let radius_mm = rng.random_range(26.0..34.0);
     let [x, y, z] = anatomy.hiatus_mm();
     let pouch =
         Shape::Ellipsoid { centre: [x, y, z], semi_axes: [1.15 * radius_mm, radius_mm, 1.1 * radius_mm] };
@@ -177,15 +177,20 @@ const STOMACH_HU: f64 = 30.0;
 const GAS_HU: f64 = -900.0;
 const METAL_HU: f64 = 3000.0;
 
-/// A point of `lobe` with aerated lung within `margin_mm`.
+/// A point of `lobe` with aerated lung within `margin_mm`, or as much of it as effusion and a large heart leave.
 ///
-/// Points are tried at random. Where effusion or a large heart leaves no room, the most central point of the lobe
-/// is taken rather than none: the finding must be in the voxels, even if partly in fluid.
+/// The room asked for is lessened step by step, so that a finding lies as freely as it can.
 fn aerated_point(anatomy: &Anatomy, lobe: Lobe, margin_mm: f64, rng: &mut ChaCha8Rng) -> [f64; 3] {
-    (0..200)
-        .map(|_| anatomy.in_lobe(lobe, [(); 3].map(|()| rng.random_range(-1.0..1.0))))
-        .find(|&point| anatomy.is_aerated(point, margin_mm))
-        .unwrap_or_else(|| anatomy.in_lobe(lobe, [0.0; 3]))
+    let mut any_point = || anatomy.in_lobe(lobe, [(); 3].map(|()| rng.random_range(-1.0..1.0)));
+    for lessened_mm in [0.0, 3.0, 6.0, 9.0] {
+        for _ in 0..200 {
+            let point = any_point();
+            if anatomy.is_aerated(point, margin_mm - lessened_mm) {
+                return point;
+            }
+        }
+    }
+    any_point()
 }
 
 /// A direction, all equally likely: a point in the unit ball (von Neumann's rejection) moved out to its surface.

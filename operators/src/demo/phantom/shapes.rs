@@ -101,3 +101,53 @@ fn minus(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
 fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assert_near(found: f64, expected: f64) {
+        assert!((found - expected).abs() < 1e-9, "{found} instead of {expected}");
+    }
+
+    #[test]
+    fn distances_are_those_of_geometry() {
+        let sphere = Shape::sphere([1.0, 2.0, 3.0], 5.0);
+        assert_near(sphere.distance_mm([1.0, 2.0, 11.0]), 3.0);
+        assert_near(sphere.distance_mm([1.0, 4.0, 3.0]), -3.0);
+        assert_near(sphere.distance_mm([1.0, 2.0, 3.0]), -5.0);
+
+        let capsule = Shape::Capsule { from: [0.0; 3], to: [10.0, 0.0, 0.0], radii: [2.0, 4.0] };
+        assert_near(capsule.distance_mm([5.0, 7.0, 0.0]), 4.0);
+        assert_near(capsule.distance_mm([13.0, 4.0, 0.0]), 1.0);
+
+        let cuboid = Shape::Cuboid { centre: [0.0; 3], half_edges: [1.0, 2.0, 3.0] };
+        assert_near(cuboid.distance_mm([4.0, 6.0, 0.0]), 5.0);
+        assert_near(cuboid.distance_mm([0.0, 0.0, 2.5]), -0.5);
+    }
+
+    #[test]
+    fn an_ellipsoid_ends_at_its_semi_axes() {
+        let ellipsoid = Shape::Ellipsoid { centre: [0.0; 3], semi_axes: [3.0, 4.0, 12.0] };
+        for (point, expected) in [([3.0, 0.0, 0.0], 0.0), ([0.0, 5.0, 0.0], 1.0), ([0.0, 0.0, 10.0], -2.0)] {
+            assert_near(ellipsoid.distance_mm(point), expected);
+        }
+    }
+
+    #[test]
+    fn nothing_of_a_shape_is_outside_its_bounds() {
+        let shapes = [
+            Shape::Ellipsoid { centre: [1.0, 0.0, -2.0], semi_axes: [3.0, 5.0, 2.0] },
+            Shape::Capsule { from: [-4.0, 3.0, 0.0], to: [2.0, -1.0, 5.0], radii: [1.0, 2.0] },
+            Shape::Cuboid { centre: [0.0, 1.0, 0.0], half_edges: [4.0, 1.0, 2.0] },
+        ];
+        for shape in &shapes {
+            let [low_mm, high_mm] = shape.bounds_mm();
+            for step in 0..21 * 21 * 21 {
+                let point = [step % 21 - 10, step / 21 % 21 - 10, step / 441 - 10].map(f64::from);
+                let within = (0..3).all(|axis| (low_mm[axis]..=high_mm[axis]).contains(&point[axis]));
+                assert!(within || shape.distance_mm(point) > 0.0, "{point:?}");
+            }
+        }
+    }
+}

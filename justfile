@@ -1,0 +1,29 @@
+# The commands that a developer types; `just` lists them.
+
+default:
+    @just --list
+
+# What must pass before a change lands
+ci:
+    bash .ci/run
+
+# All tests, or those whose name holds WORD
+test WORD="":
+    cargo test --workspace -- {{WORD}}
+
+# Let the tests rewrite the texts that they expect; look at the difference afterwards
+expect WORD="":
+    UPDATE_EXPECT=1 cargo test --workspace -- {{WORD}}
+
+# Format and lint
+tidy:
+    cargo fmt --all
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# The quickstart, as a newcomer runs it
+quickstart:
+    cargo run --release -- run pipelines/quickstart.yaml
+
+# Licences, advisories and duplicate versions of what is built in
+deny:
+    cargo deny check
