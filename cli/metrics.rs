@@ -64,7 +64,8 @@ fn macro_row(summary: &RecordBatch) -> anyhow::Result<Vec<String>> {
 
 fn cell(batch: &RecordBatch, name: &str, row: usize) -> anyhow::Result<Option<f64>> {
     let column = batch.column_by_name(name).with_context(|| format!("the table has no `{name}`"))?;
-    let numbers = column.as_primitive_opt::<Float64Type>().with_context(|| format!("`{name}` is not numbers"))?;
+    let numbers =
+        column.as_primitive_opt::<Float64Type>().with_context(|| format!("`{name}` is not numbers"))?;
     Ok(numbers.is_valid(row).then(|| numbers.value(row)))
 }
 

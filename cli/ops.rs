@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use argent_engine::operator::{Entry, NOT_IN_KEY, nearest};
 use argent_engine::Kind;
+use argent_engine::operator::{Entry, NOT_IN_KEY, nearest};
 use serde_json::{Value, json};
 
 use crate::args::OpsArguments;
@@ -18,8 +18,11 @@ pub(crate) fn ops(wanted: &OpsArguments) -> anyhow::Result<ExitCode> {
             let all: Vec<Value> = registry.entries().iter().map(described).collect();
             println!("{}", json!(all));
         } else {
-            let rows: Vec<Vec<String>> =
-                registry.entries().iter().map(|e| vec![e.name.to_owned(), first_sentence(&e.schema())]).collect();
+            let rows: Vec<Vec<String>> = registry
+                .entries()
+                .iter()
+                .map(|e| vec![e.name.to_owned(), first_sentence(&e.schema())])
+                .collect();
             print!("{}", aligned(&["operator", "what it does"], &rows));
         }
         return Ok(ExitCode::SUCCESS);
@@ -47,7 +50,8 @@ fn page(entry: &Entry) -> String {
     if let Kind::Row(port) = entry.kind {
         text.push_str(&format!("\nRow by row: only rows of `{port}` that are new or changed are made.\n"));
     }
-    let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: Vec<&str> =
+        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
         let need = match (required.contains(&name.as_str()), property.get("default")) {
             (true, _) => "required".to_owned(),

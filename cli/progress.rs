@@ -86,7 +86,9 @@ fn terminal(bars: &mut HashMap<String, ProgressBar>, event: &Event) {
 
 /// One event as a line; none for those that only move a bar.
 fn line(event: &Event) -> Option<String> {
-    let said = |step: &str, word: &str, rest: String| Some(format!("{step:20} {word:9} {rest}").trim_end().to_owned());
+    let said = |step: &str, word: &str, rest: String| {
+        Some(format!("{step:20} {word:9} {rest}").trim_end().to_owned())
+    };
     match event {
         Event::Started { .. } | Event::Running { .. } | Event::Progress { .. } => None,
         Event::Reused { step, rows } => said(step, "reused", count(*rows, "row")),

@@ -16,9 +16,17 @@ pub(crate) fn runs(arguments: &Arguments, wanted: &RunsArguments) -> anyhow::Res
             let rows: Vec<Vec<String>> = runs
                 .iter()
                 .map(|run| {
-                    let number = |action: &str| run.steps.iter().filter(|s| s.action == action).count().to_string();
+                    let number =
+                        |action: &str| run.steps.iter().filter(|s| s.action == action).count().to_string();
                     let outcome = if run.ok { "done" } else { "not done" };
-                    vec![run.run.clone(), run.pipeline.clone(), run.started.clone(), outcome.into(), number("made"), number("reused")]
+                    vec![
+                        run.run.clone(),
+                        run.pipeline.clone(),
+                        run.started.clone(),
+                        outcome.into(),
+                        number("made"),
+                        number("reused"),
+                    ]
                 })
                 .collect();
             print!("{}", aligned(&["run", "pipeline", "started", "outcome", "made", "reused"], &rows));
@@ -43,6 +51,9 @@ pub(crate) fn runs(arguments: &Arguments, wanted: &RunsArguments) -> anyhow::Res
             row
         })
         .collect();
-    print!("{}", aligned(&["step", "operator", "action", "made", "reused", "failed", "cost", "time", "error"], &rows));
+    print!(
+        "{}",
+        aligned(&["step", "operator", "action", "made", "reused", "failed", "cost", "time", "error"], &rows)
+    );
     Ok(ExitCode::SUCCESS)
 }

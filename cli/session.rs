@@ -59,7 +59,11 @@ pub(crate) fn store(arguments: &Arguments, spec: Option<&Path>) -> anyhow::Resul
 /// Opens a store that must be there already.
 pub(crate) fn existing_store(arguments: &Arguments, spec: Option<&Path>) -> anyhow::Result<Store> {
     let root = store_root(arguments, spec)?;
-    anyhow::ensure!(root.is_dir(), "there is no store at {}; run a pipeline first, or name one with --store", root.display());
+    anyhow::ensure!(
+        root.is_dir(),
+        "there is no store at {}; run a pipeline first, or name one with --store",
+        root.display()
+    );
     Store::open(&root).with_context(|| format!("the store {} does not open", root.display()))
 }
 

@@ -29,7 +29,13 @@ pub(crate) fn why(arguments: &Arguments, why: &WhyArguments) -> anyhow::Result<E
     let cancelled = interruption()?;
     let progress = Progress::Quiet;
     let events = |event| progress.show(&event);
-    let engine = Engine { pipeline: &pipeline, store: &store, options: Options::default(), events: &events, cancelled: &cancelled };
+    let engine = Engine {
+        pipeline: &pipeline,
+        store: &store,
+        options: Options::default(),
+        events: &events,
+        cancelled: &cancelled,
+    };
     let last = store.head(&pipeline.name)?.and_then(|head| head.steps.get(&why.step).copied());
     let steps = engine.plan()?;
     let step = steps.into_iter().find(|s| s.step == why.step).context("the plan has every step")?;
@@ -51,7 +57,13 @@ pub(crate) fn why(arguments: &Arguments, why: &WhyArguments) -> anyhow::Result<E
         None => println!("there is no result before"),
         Some(last) => {
             let rows = last.outputs.get("").map_or(0, |t| t.rows);
-            println!("last made {} by {}: {}, {}", last.created, last.operator, count(rows, "row"), seconds(last.stats.seconds));
+            println!(
+                "last made {} by {}: {}, {}",
+                last.created,
+                last.operator,
+                count(rows, "row"),
+                seconds(last.stats.seconds)
+            );
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -126,9 +126,10 @@ impl Heard {
         self.content().split_once(REPORT).map_or("", |(_, report)| report).trim().to_owned()
     }
 
-    /// The tokens of this request and its good answer.
+    /// The tokens of this request, its schema included as providers bill it, and of its good answer.
     pub(crate) fn tokens(&self) -> Tokens {
-        let input = (self.content().len() as u64).div_ceil(4);
+        let schema = self.body["response_format"]["json_schema"]["schema"].to_string();
+        let input = ((self.content().len() + schema.len()) as u64).div_ceil(4);
         Tokens { input, cached: input / 2, output: (self.labels().len() as u64).div_ceil(4) }
     }
 

@@ -82,7 +82,8 @@ fn every_mistake_is_shown_at_once_with_its_place_and_nothing_runs() {
 
         5 mistakes in wrong.yaml
 
-    "#]].assert_eq(&said.err);
+    "#]]
+    .assert_eq(&said.err);
     assert!(!sandbox.path(".argent").exists(), "a wrong spec makes no store");
 }
 
@@ -110,7 +111,10 @@ fn design_sandbox() -> Sandbox {
     sandbox
         .write("chest-ct.yaml", DESIGN)
         .write("findings/ct-rate-18.yaml", &pack)
-        .write("prompts/chest-ct.md", "{{ report.findings }}\n{% for f in findings %}{{ f.name }}\n{% endfor %}")
+        .write(
+            "prompts/chest-ct.md",
+            "{{ report.findings }}\n{% for f in findings %}{{ f.name }}\n{% endfor %}",
+        )
         .write("data/ct-rate/reports/a.csv", "VolumeName,Findings_EN,Impressions_EN\n")
         .write("data/ct-rate/labels/a.csv", "VolumeName,Cardiomegaly\n")
         .write("data/ct-rate/volumes/valid_1/valid_1_a/valid_1_a_1.nii.gz", "");
@@ -210,7 +214,8 @@ fn check_types_tells_the_columns_of_every_step() {
           shape: list of whole number
           spacing_mm: list of number
           orientation: text
-          affine: list of number"#]].assert_eq(&columns.join("\n"));
+          affine: list of number"#]]
+    .assert_eq(&columns.join("\n"));
 }
 
 #[test]
@@ -230,7 +235,10 @@ fn a_param_takes_its_value_from_the_command_line_the_environment_or_its_default(
 #[test]
 fn a_missing_file_is_found_before_anything_runs() {
     let sandbox = Sandbox::new();
-    sandbox.write("p.yaml", "argent: 1\nname: p\nsteps:\n  r: { use: reports.table, with: { path: no/*.csv, id: a, text: b } }\n");
+    sandbox.write(
+        "p.yaml",
+        "argent: 1\nname: p\nsteps:\n  r: { use: reports.table, with: { path: no/*.csv, id: a, text: b } }\n",
+    );
     let said = sandbox.argent(&["run", "p.yaml"]);
     assert_eq!(said.code, 2);
     expect![[r#"
@@ -244,13 +252,15 @@ fn a_missing_file_is_found_before_anything_runs() {
 
         1 mistake in p.yaml
 
-    "#]].assert_eq(&said.err);
+    "#]]
+    .assert_eq(&said.err);
 }
 
 #[test]
 fn the_json_schema_knows_every_operator() {
     let schema: serde_json::Value = serde_json::from_str(&Sandbox::new().succeeds(&["schema"]).out).unwrap();
-    let ops: serde_json::Value = serde_json::from_str(&Sandbox::new().succeeds(&["ops", "--json"]).out).unwrap();
+    let ops: serde_json::Value =
+        serde_json::from_str(&Sandbox::new().succeeds(&["ops", "--json"]).out).unwrap();
     let names: Vec<&str> = ops.as_array().unwrap().iter().map(|o| o["name"].as_str().unwrap()).collect();
     assert!(names.len() >= 14, "{names:?}");
     assert_eq!(schema["$defs"]["StepShape"]["properties"]["use"]["enum"], serde_json::json!(names));

@@ -62,8 +62,8 @@ pub struct Stats {
 impl Store {
     /// Records what a step made, and returns the record that now stands, with the digest of its blob.
     ///
-    /// The first publication wins: where the key has a complete result without rows to retry, whose blobs
-    /// are there, that one is returned and `manifest` is dropped. Any other record is replaced. The tables
+    /// The first publication wins: where the key has a complete result without rows to retry and with no
+    /// more failed rows, whose blobs are there, that one is returned and `manifest` is dropped. Any other record is replaced. The tables
     /// must be in the store already. When it returns, the record survives a power cut.
     pub fn publish(&self, manifest: &Manifest) -> Result<(Digest, Manifest)> {
         ensure!(
@@ -81,6 +81,7 @@ impl Store {
         if let Some((digest, stored)) = self.action_record(&manifest.key)?
             && stored.complete
             && stored.stats.retryable == 0
+            && stored.stats.failed <= manifest.stats.failed
         {
             return Ok((digest, stored));
         }

@@ -10,7 +10,8 @@ use crate::column;
 use crate::diagnostic::{Diagnostic, Span};
 use crate::io::fault_schema;
 use crate::operator::{
-    ConfigFiles, Entry, FILES, Input, Inputs, Kind, Operator, Port, Problem, Registry, Signature, missing_column, nearest,
+    ConfigFiles, Entry, FILES, Input, Inputs, Kind, Operator, Port, Problem, Registry, Signature,
+    missing_column, nearest,
 };
 use crate::pipeline::{ContractOf, Node, NodeInput, Pipeline, TableShape};
 use crate::rows::{full_schema, planned_error_schema};
@@ -22,7 +23,8 @@ use crate::yaml;
 /// Checks a spec against the operators that there are. The pipeline is there only when nothing is wrong.
 pub fn check(spec: &Spec, registry: &Registry) -> (Option<Pipeline>, Vec<Diagnostic>) {
     let mut out = Vec::new();
-    let decoded: Vec<Decoded> = spec.steps.iter().map(|step| decode(spec, step, registry, &mut out)).collect();
+    let decoded: Vec<Decoded> =
+        spec.steps.iter().map(|step| decode(spec, step, registry, &mut out)).collect();
     unknown_steps(spec, &mut out);
     let order = order(spec, &mut out);
     let mut checker = Checker { spec, registry, nodes: Vec::new(), places: BTreeMap::new(), out };
@@ -99,8 +101,10 @@ fn unknown_steps(spec: &Spec, out: &mut Vec<Diagnostic>) {
 
 /// The places of the steps, each after those that it reads; steps on a cycle are left out and shown.
 fn order(spec: &Spec, out: &mut Vec<Diagnostic>) -> Vec<usize> {
-    let place: BTreeMap<&str, usize> = spec.steps.iter().enumerate().map(|(i, s)| (s.name.as_str(), i)).collect();
-    let reads = |i: usize| spec.steps[i].from.iter().filter_map(|f| place.get(f.step()).copied()).collect::<Vec<_>>();
+    let place: BTreeMap<&str, usize> =
+        spec.steps.iter().enumerate().map(|(i, s)| (s.name.as_str(), i)).collect();
+    let reads =
+        |i: usize| spec.steps[i].from.iter().filter_map(|f| place.get(f.step()).copied()).collect::<Vec<_>>();
     let mut order: Vec<usize> = Vec::new();
     let mut left: BTreeSet<usize> = (0..spec.steps.len()).collect();
     while let Some(next) = left.iter().copied().find(|i| reads(*i).iter().all(|r| order.contains(r))) {
@@ -148,7 +152,8 @@ fn cycle_diagnostic(spec: &Spec, cycle: &[usize]) -> Diagnostic {
     let mut diagnostic = Diagnostic::error(span, message);
     for at in 0..cycle.len() {
         if let Some(from) = edge(at) {
-            diagnostic = diagnostic.label(from.span, format!("`{}` reads `{}`", name(cycle[at]), from.step()));
+            diagnostic =
+                diagnostic.label(from.span, format!("`{}` reads `{}`", name(cycle[at]), from.step()));
         }
     }
     diagnostic.help("take one of these inputs away")
@@ -211,7 +216,9 @@ impl Checker<'_> {
                 None => sound = false,
             }
         }
-        let absent = ports.iter().filter(|p| !p.optional && !step.from.iter().any(|f| self.port_of(f, ports) == Some(p.name)));
+        let absent = ports
+            .iter()
+            .filter(|p| !p.optional && !step.from.iter().any(|f| self.port_of(f, ports) == Some(p.name)));
         let absent: Vec<&Port> = absent.collect();
         for port in absent {
             sound = false;
@@ -230,7 +237,9 @@ impl Checker<'_> {
                     let names: Vec<&str> = inputs.iter().map(|i| i.port.as_str()).collect();
                     let message = format!("`match` names `{port}`, which is not an input of the step");
                     self.out.push(
-                        Diagnostic::error(*span, message).label(*span, "not an input").help(nearest(port, &names, "inputs")),
+                        Diagnostic::error(*span, message)
+                            .label(*span, "not an input")
+                            .help(nearest(port, &names, "inputs")),
                     );
                     sound = false;
                 }
@@ -246,7 +255,9 @@ impl Checker<'_> {
                 Some(port) => {
                     (format!("`{}` has no input `{port}`", step.operator), nearest(port, &names, "inputs"))
                 }
-                None if ports.is_empty() => (format!("`{}` reads no table", step.operator), "take `from` away".into()),
+                None if ports.is_empty() => {
+                    (format!("`{}` reads no table", step.operator), "take `from` away".into())
+                }
                 None => (
                     format!("`{}` reads more than one table", step.operator),
                     format!("name them: from: {{ {} }}", names.join(": …, ") + ": …"),
@@ -258,7 +269,8 @@ impl Checker<'_> {
         let node = *self.places.get(from.step())?;
         let output = from.output();
         if !self.nodes[node].outputs.contains_key(output) {
-            let outputs: Vec<&str> = self.nodes[node].outputs.keys().map(String::as_str).filter(|n| !n.is_empty()).collect();
+            let outputs: Vec<&str> =
+                self.nodes[node].outputs.keys().map(String::as_str).filter(|n| !n.is_empty()).collect();
             let message = format!("the step `{}` has no output `{output}`", from.step());
             let help = nearest(output, &outputs, "outputs");
             self.out.push(Diagnostic::error(from.span, message).label(from.span, "not an output").help(help));
@@ -271,7 +283,9 @@ impl Checker<'_> {
     fn port_of<'p>(&self, from: &'p From, ports: &'p [Port]) -> Option<&'p str> {
         let any = ports.iter().any(|p| p.name.is_empty());
         match &from.port {
-            Some(name) => ports.iter().find(|p| p.name == name).map(|p| p.name).or(any.then_some(name.as_str())),
+            Some(name) => {
+                ports.iter().find(|p| p.name == name).map(|p| p.name).or(any.then_some(name.as_str()))
+            }
             None if any => Some(from.step()),
             None => {
                 let needed: Vec<&Port> = ports.iter().filter(|p| !p.optional).collect();
@@ -299,7 +313,13 @@ impl Checker<'_> {
     }
 
     /// The schemas of the step's inputs; none where a needed column is missing.
-    fn schemas(&mut self, step: &Step, ports: &[Port], inputs: &[NodeInput], entry: &Entry) -> Option<Inputs> {
+    fn schemas(
+        &mut self,
+        step: &Step,
+        ports: &[Port],
+        inputs: &[NodeInput],
+        entry: &Entry,
+    ) -> Option<Inputs> {
         let mut schemas = Inputs { folder: self.spec.folder.clone(), ..Inputs::default() };
         let mut problems = Vec::new();
         for input in inputs {
@@ -348,7 +368,10 @@ impl Checker<'_> {
             let mut files = ConfigFiles::new(&self.spec.folder);
             let shape = &self.nodes[watched].outputs[""];
             let table = Input { schema: shape.schema.clone(), keys: shape.keys.clone(), on: "id".into() };
-            let inputs = Inputs { ports: BTreeMap::from([("result".to_owned(), table)]), folder: self.spec.folder.clone() };
+            let inputs = Inputs {
+                ports: BTreeMap::from([("result".to_owned(), table)]),
+                folder: self.spec.folder.clone(),
+            };
             let signature = operator.load(&mut files).and_then(|()| operator.signature(&inputs));
             match signature {
                 Err(problems) => self.out.extend(problems.iter().map(|p| {
@@ -361,7 +384,12 @@ impl Checker<'_> {
                 })),
                 Ok(signature) => {
                     let outputs = output_shapes(entry.kind, &signature, &inputs);
-                    let input = NodeInput { port: "result".into(), node: watched, output: String::new(), on: "id".into() };
+                    let input = NodeInput {
+                        port: "result".into(),
+                        node: watched,
+                        output: String::new(),
+                        on: "id".into(),
+                    };
                     self.nodes.push(Node {
                         name: format!("{}.expect.{number}", step.name),
                         operator_name: entry.name,
@@ -376,7 +404,11 @@ impl Checker<'_> {
                         signature,
                         outputs,
                         needs: BTreeMap::new(),
-                        contract: Some(ContractOf { node: watched, sql: contract.sql.clone(), warn: contract.warn }),
+                        contract: Some(ContractOf {
+                            node: watched,
+                            sql: contract.sql.clone(),
+                            warn: contract.warn,
+                        }),
                     });
                 }
             }

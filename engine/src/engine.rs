@@ -215,6 +215,8 @@ struct Walk<'a> {
     states: Vec<State>,
     head: BTreeMap<String, Digest>,
     spent_usd: f64,
+    /// What a step that failed had cost until then.
+    lost: Stats,
     ends: Vec<End>,
     breached: Vec<usize>,
 }
@@ -222,7 +224,15 @@ struct Walk<'a> {
 impl<'a> Walk<'a> {
     fn new(engine: &'a Engine<'a>) -> anyhow::Result<Walk<'a>> {
         let head = engine.store.head(&engine.pipeline.name)?.map(|h| h.steps).unwrap_or_default();
-        Ok(Walk { engine, states: Vec::new(), head, spent_usd: 0.0, ends: Vec::new(), breached: Vec::new() })
+        Ok(Walk {
+            engine,
+            states: Vec::new(),
+            head,
+            spent_usd: 0.0,
+            lost: Stats::default(),
+            ends: Vec::new(),
+            breached: Vec::new(),
+        })
     }
 
     /// Says what becomes of a node, from the values of its inputs and nothing else.
@@ -275,7 +285,8 @@ impl<'a> Walk<'a> {
         for input in &node.inputs {
             let State::Known(manifest) = &self.states[input.node] else { return Ok(None) };
             let record = manifest.outputs.get(&input.output);
-            let record = record.with_context(|| format!("`{}` has no output `{}`", node.name, input.output))?;
+            let record =
+                record.with_context(|| format!("`{}` has no output `{}`", node.name, input.output))?;
             let mut table = Table::Stored(record.clone());
             if input.port == FILES {
                 table = Table::Listed(table::files_of_table(store, &table, &patterns)?);
@@ -324,7 +335,8 @@ impl<'a> Walk<'a> {
             let message = format!("{error:#}");
             (self.engine.events)(Event::Failed { step: node.name.clone(), error: message.clone() });
             self.ends.push(End::Failed);
-            Ok(self.without(node, "failed", &message))
+            let stats = std::mem::take(&mut self.lost);
+            Ok(StepRecord { stats, ..self.without(node, "failed", &message) })
         })
     }
 
@@ -385,11 +397,8 @@ impl<'a> Walk<'a> {
         if let Some(rows) = &work.rows {
             let io = self.window(node, work)?;
             let price = node.operator.price(&rows.pending_rows()?, &io)?;
-            let Price { requests, tokens_in, tokens_out, usd_min, usd } = price.unwrap_or(Price {
-                usd_min: Some(0.0),
-                usd: Some(0.0),
-                ..Price::default()
-            });
+            let Price { requests, tokens_in, tokens_out, usd_min, usd } =
+                price.unwrap_or(Price { usd_min: Some(0.0), usd: Some(0.0), ..Price::default() });
             cost = PlannedCost { requests, tokens_in, tokens_out, usd_min, usd, ..cost };
         } else {
             (cost.usd_min, cost.usd) = (Some(0.0), Some(0.0));
@@ -408,6 +417,9 @@ impl<'a> Walk<'a> {
         if work.rows.as_ref().is_none_or(|r| !r.pending.is_empty()) {
             let result = node.operator.run(&mut io);
             self.spent_usd += io.stats.usd.unwrap_or(0.0);
+            if result.is_err() {
+                self.lost = io.stats.clone();
+            }
             result?;
         }
         let (outputs, pending) = self.tables(node, work, &mut io)?;
@@ -435,7 +447,8 @@ impl<'a> Walk<'a> {
         }
         let reason = io.stopped.clone().unwrap_or_else(|| "interrupted".to_owned());
         let step = node.name.clone();
-        self.engine.tell(node, Event::Partial { step, rows: main_rows(&manifest), pending, reason: reason.clone() });
+        self.engine
+            .tell(node, Event::Partial { step, rows: main_rows(&manifest), pending, reason: reason.clone() });
         self.ends.push(if io.stopped.is_some() { End::Stopped } else { End::Interrupted });
         Ok(Made::Part(digest, Box::new(manifest), reason))
     }
@@ -472,8 +485,9 @@ impl<'a> Walk<'a> {
             let main = io.emitted("")?;
             io.stats.made = main.num_rows() as u64;
             put("", main, main_keys)?;
-            io.stats.failed = io.faults.len() as u64;
-            put("errors", fault_batch(&mut io.faults)?, &[])?;
+            let faults = fault_batch(&mut io.faults)?;
+            io.stats.failed = faults.num_rows() as u64;
+            put("errors", faults, &[])?;
         }
         for (name, output) in node.signature.outputs.iter().filter(|(name, _)| !name.is_empty()) {
             put(name, io.emitted(name)?, &output.keys)?;
@@ -515,7 +529,9 @@ impl<'a> Walk<'a> {
     fn check_needs(&self, node: &Node) -> anyhow::Result<()> {
         match node.needs.iter().find(|(_, count)| **count > 0) {
             Some((what, count)) => {
-                bail!("the step needs {count} {what}, and this argent was built without; it does not fall back to the CPU")
+                bail!(
+                    "the step needs {count} {what}, and this argent was built without; it does not fall back to the CPU"
+                )
             }
             None => Ok(()),
         }
@@ -527,12 +543,19 @@ impl<'a> Walk<'a> {
         let Some(contract) = &node.contract else { return Ok(()) };
         let State::Known(manifest) = &self.states[place] else { return Ok(()) };
         let answer = self.engine.store.read_table(&manifest.outputs[""], None)?;
-        let holds = answer.column(0).as_boolean_opt().is_some_and(|a| a.len() == 1 && a.iter().all(|v| v == Some(true)));
+        let holds = answer
+            .column(0)
+            .as_boolean_opt()
+            .is_some_and(|a| a.len() == 1 && a.iter().all(|v| v == Some(true)));
         if holds {
             return Ok(());
         }
         let step = self.engine.pipeline.nodes[contract.node].name.clone();
-        (self.engine.events)(Event::Breached { step: step.clone(), contract: contract.sql.clone(), warn: contract.warn });
+        (self.engine.events)(Event::Breached {
+            step: step.clone(),
+            contract: contract.sql.clone(),
+            warn: contract.warn,
+        });
         if !contract.warn {
             self.ends.push(End::Breached);
             self.breached.push(contract.node);
@@ -597,7 +620,14 @@ impl<'a> Walk<'a> {
             Made::Whole(digest, manifest) => self.known(node, "made", digest, *manifest),
             Made::Part(digest, manifest, reason) => {
                 self.states.push(State::Without);
-                step_record(node, "partial", Some(manifest.key), Some(digest), manifest.stats.clone(), Some(reason))
+                step_record(
+                    node,
+                    "partial",
+                    Some(manifest.key),
+                    Some(digest),
+                    manifest.stats.clone(),
+                    Some(reason),
+                )
             }
         }
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, bail, ensure};
 use argent_cache::encoding::encode_rows;
 use argent_cache::{Digest, Memo, Stats, Store};
-use arrow::array::{Int64Array, BooleanArray, RecordBatch, StringArray};
+use arrow::array::{BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use serde::{Deserialize, Serialize};
 
@@ -110,8 +110,9 @@ impl Io<'_> {
     /// When the rows do not have the columns that the signature gave.
     pub fn emit(&mut self, output: &str, batch: RecordBatch) -> anyhow::Result<()> {
         let schema = self.schema(output)?;
-        let batch = RecordBatch::try_new(schema, batch.columns().to_vec())
-            .with_context(|| format!("output `{output}` does not have the columns that its signature gave"))?;
+        let batch = RecordBatch::try_new(schema, batch.columns().to_vec()).with_context(|| {
+            format!("output `{output}` does not have the columns that its signature gave")
+        })?;
         self.emitted.entry(output.to_owned()).or_default().push(batch);
         Ok(())
     }
@@ -133,7 +134,10 @@ impl Io<'_> {
         let schema = self.schema("")?;
         let batch = RecordBatch::try_new(schema, batch.columns().to_vec())
             .context("the answer does not have the columns that the signature gave")?;
-        ensure!(lengths.iter().sum::<usize>() == batch.num_rows(), "the answer's lengths do not add up to its rows");
+        ensure!(
+            lengths.iter().sum::<usize>() == batch.num_rows(),
+            "the answer's lengths do not add up to its rows"
+        );
         let pending = self.pending.as_mut().context("only row operators answer")?;
         let mut start = 0;
         for (row, length) in rows.iter().zip(lengths) {
@@ -301,7 +305,7 @@ pub(crate) fn row_error_fields() -> Vec<Field> {
 
 pub(crate) fn fault_batch(faults: &mut Vec<Fault>) -> anyhow::Result<RecordBatch> {
     faults.sort();
-    faults.dedup_by(|a, b| (&a.port, &a.id, &a.kind) == (&b.port, &b.id, &b.kind));
+    faults.dedup();
     let text = |f: fn(&Fault) -> &str| Arc::new(StringArray::from_iter_values(faults.iter().map(f)));
     let columns: Vec<arrow::array::ArrayRef> =
         vec![text(|f| &f.port), text(|f| &f.id), text(|f| &f.kind), text(|f| &f.message)];

@@ -40,7 +40,8 @@ impl Index {
 /// # Errors
 /// When the column is not there or does not hold text.
 pub fn texts<'a>(batch: &'a RecordBatch, column: &str) -> anyhow::Result<&'a StringArray> {
-    let array = batch.column_by_name(column).with_context(|| format!("the table has no column `{column}`"))?;
+    let array =
+        batch.column_by_name(column).with_context(|| format!("the table has no column `{column}`"))?;
     array.as_string_opt::<i32>().with_context(|| format!("the column `{column}` does not hold text"))
 }
 
@@ -48,7 +49,14 @@ pub fn texts<'a>(batch: &'a RecordBatch, column: &str) -> anyhow::Result<&'a Str
 ///
 /// # Errors
 /// When no row found its match, or more than the allowed share did not.
-pub fn account(io: &mut Io, port: &str, other: &str, total: usize, unmatched: &[String], share: f64) -> anyhow::Result<()> {
+pub fn account(
+    io: &mut Io,
+    port: &str,
+    other: &str,
+    total: usize,
+    unmatched: &[String],
+    share: f64,
+) -> anyhow::Result<()> {
     let on = (io.on(port).to_owned(), io.on(other).to_owned());
     for id in unmatched {
         io.fault(port, id, "unmatched", format!("no row of `{other}` has this `{}`", on.1));
@@ -56,7 +64,8 @@ pub fn account(io: &mut Io, port: &str, other: &str, total: usize, unmatched: &[
     if total > 0 && unmatched.len() == total {
         bail!(
             "none of the {total} rows of `{port}` has a match in `{other}`: `{}` against `{}`; join on other columns with `match`",
-            on.0, on.1
+            on.0,
+            on.1
         );
     }
     if unmatched.len() as f64 > share * total as f64 {

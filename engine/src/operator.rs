@@ -232,7 +232,10 @@ impl Signature {
     /// A signature with one output.
     pub fn new(schema: SchemaRef, keys: &[&str]) -> Signature {
         let keys = keys.iter().map(|k| (*k).to_owned()).collect();
-        Signature { outputs: BTreeMap::from([(String::new(), Output { schema, keys })]), ..Signature::default() }
+        Signature {
+            outputs: BTreeMap::from([(String::new(), Output { schema, keys })]),
+            ..Signature::default()
+        }
     }
 
     /// Adds the columns that are read from a port.
@@ -375,7 +378,8 @@ impl Entry {
 
 /// Takes out of serialised parameters, at any depth, the fields that their schema marks as not in the key.
 fn keep_what_enters_the_key(value: &mut Value, schema: &Value, root: &Value) {
-    let target = schema.get("$ref").and_then(Value::as_str).and_then(|r| root.pointer(r.trim_start_matches('#')));
+    let target =
+        schema.get("$ref").and_then(Value::as_str).and_then(|r| root.pointer(r.trim_start_matches('#')));
     if let Some(target) = target {
         keep_what_enters_the_key(value, target, root);
     }
@@ -434,5 +438,60 @@ impl Registry {
     /// All entries, in the order of the documentation.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A toy with a field of each kind that may or may not enter the key.
+    #[derive(Debug, Serialize, serde::Deserialize, JsonSchema)]
+    struct Toy {
+        #[schemars(extend("x-not-in-key" = "where is not what"))]
+        path: String,
+        #[serde(default)]
+        threshold: Option<f64>,
+        endpoint: Option<Endpoint>,
+        servers: Vec<Endpoint>,
+    }
+
+    #[derive(Debug, Serialize, serde::Deserialize, JsonSchema)]
+    struct Endpoint {
+        #[schemars(extend("x-not-in-key" = "the same model answers the same anywhere"))]
+        base_url: String,
+        model: String,
+    }
+
+    impl Operator for Toy {
+        fn ports(&self) -> Vec<Port> {
+            Vec::new()
+        }
+
+        fn signature(&self, _inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
+            Ok(Signature::default())
+        }
+
+        fn run(&self, _io: &mut Io) -> anyhow::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_marked_stays_out_of_the_key_at_any_depth_and_defaults_are_written_out() {
+        let entry = Entry::new::<Toy>("toy", 1, Kind::Table);
+        let endpoint = serde_json::json!({"base_url": "http://a", "model": "m"});
+        let given = serde_json::json!({"path": "here", "endpoint": endpoint, "servers": [endpoint]});
+        let (_, key) = entry.decode(given).unwrap();
+        let expected =
+            serde_json::json!({"threshold": null, "endpoint": {"model": "m"}, "servers": [{"model": "m"}]});
+        assert_eq!(key, expected);
+    }
+
+    #[test]
+    fn a_near_name_is_suggested_and_a_far_one_is_not() {
+        assert_eq!(nearest("volums", &["volumes", "labels"], "steps"), "did you mean `volumes`?");
+        assert_eq!(nearest("x", &["volumes", "labels"], "steps"), "there are volumes, labels");
+        assert_eq!(nearest("x", &[], "steps"), "there are no steps");
     }
 }

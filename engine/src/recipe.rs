@@ -87,8 +87,11 @@ fn ports_difference(old: &Value, new: &Value, lines: &mut Vec<String>) {
             continue;
         };
         let columns = columns.as_object().unwrap_or(&empty);
-        let changed: Vec<&str> =
-            columns.iter().filter(|(name, d)| before[name.as_str()] != **d).map(|(n, _)| n.as_str()).collect();
+        let changed: Vec<&str> = columns
+            .iter()
+            .filter(|(name, d)| before[name.as_str()] != **d)
+            .map(|(n, _)| n.as_str())
+            .collect();
         if !changed.is_empty() {
             let noun = if changed.len() == 1 { "column" } else { "columns" };
             lines.push(format!("input `{port}`: {noun} {} changed", changed.join(", ")));
@@ -156,6 +159,26 @@ fn short(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Keys of the first release: a store made then must be found by every later one.
+    #[test]
+    fn keys_do_not_move() {
+        let secret = Secret::from_bytes([7; 32]);
+        let recipe = json!({"argent": 1, "operator": "label.rules", "revision": 1, "params": {"sections": null},
+            "files": {"findings": {"findings": [{"id": "nodule", "synonyms": ["nodule"]}]}},
+            "ports": {"reports": {"id": "00", "findings": "01"}}});
+        expect_test::expect!["30e092d301da30d311dc578edfdf8a4f159f88beb7908ce77a4d724f73e5bf75"]
+            .assert_eq(&key(&recipe, &secret).to_string());
+        let reordered = json!({"ports": {"reports": {"findings": "01", "id": "00"}}, "revision": 1.0,
+            "files": {"findings": {"findings": [{"synonyms": ["nodule"], "id": "nodule"}]}},
+            "params": {"sections": null}, "operator": "label.rules", "argent": 1});
+        assert_eq!(key(&recipe, &secret), key(&reordered, &secret), "the order of keys is not a value");
+        assert_ne!(
+            key(&recipe, &secret),
+            key(&recipe, &Secret::from_bytes([8; 32])),
+            "keys belong to a store"
+        );
+    }
 
     #[test]
     fn a_difference_names_the_place() {

@@ -4,15 +4,16 @@
 //! computed once. The memo keeps, by key, the operator's own output cells; ids and carried columns are joined
 //! back here.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::Context;
 use argent_cache::encoding::{decode_rows, encode_rows};
 use argent_cache::keys::row_keys;
 use argent_cache::{Digest, Memo, Store};
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array};
-use arrow::compute::{take, take_record_batch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Array};
+use arrow::compute::{filter_record_batch, take, take_record_batch};
 use arrow::datatypes::{Schema, SchemaRef};
 
 use crate::column;
@@ -30,6 +31,8 @@ pub(crate) fn error_key(store: &Store, key: &Digest) -> Digest {
 pub(crate) struct RowWork {
     /// All rows: carried, read and seen columns.
     input: RecordBatch,
+    /// The places of the read and seen columns: all that the operator may look at.
+    shown: Vec<usize>,
     keys: Vec<Digest>,
     /// By row: the key of its lasting failure.
     error_keys: Vec<Digest>,
@@ -67,7 +70,7 @@ impl RowWork {
                 pending.push(row);
             }
         }
-        Ok(RowWork { input, keys, error_keys, memo, pending })
+        Ok(RowWork { shown: shown_places(node, port, &input)?, input, keys, error_keys, memo, pending })
     }
 
     /// How many input rows there are, and how many of them wait for an answer.
@@ -80,7 +83,7 @@ impl RowWork {
     /// The pending rows themselves.
     pub(crate) fn pending_rows(&self) -> anyhow::Result<RecordBatch> {
         let places = UInt64Array::from_iter_values(self.pending.iter().map(|row| *row as u64));
-        Ok(take_record_batch(&self.input, &places)?)
+        Ok(take_record_batch(&self.input.project(&self.shown)?, &places)?)
     }
 
     /// The operator's window on the pending rows.
@@ -96,7 +99,8 @@ impl RowWork {
     /// Puts the step's table together: for each input row its carried cells and its answer.
     pub(crate) fn assemble(&self, node: &Node, window: &Pending) -> anyhow::Result<Assembled> {
         let schema = &node.signature.main().schema;
-        let stand_in = node.operator.failed_rows(schema)?.map(|b| encode_rows(&b, 0, b.num_rows())).transpose()?;
+        let stand_in =
+            node.operator.failed_rows(schema)?.map(|b| encode_rows(&b, 0, b.num_rows())).transpose()?;
         let mut values: Vec<Vec<u8>> = Vec::new();
         let mut answered: Vec<u64> = Vec::new();
         let mut failed: Vec<(u64, RowError)> = Vec::new();
@@ -119,12 +123,20 @@ impl RowWork {
             }
         }
         let (own, lengths) = decode_rows(schema, values.iter().map(Vec::as_slice))?;
-        let places = UInt64Array::from_iter_values(
-            answered.iter().zip(&lengths).flat_map(|(row, n)| std::iter::repeat_n(*row, *n)),
-        );
-        let mut columns = self.carried(node, &places)?;
+        let places: Vec<u64> =
+            answered.iter().zip(&lengths).flat_map(|(row, n)| std::iter::repeat_n(*row, *n)).collect();
+        let taken = UInt64Array::from_iter_values(places.iter().copied());
+        let mut columns = self.carried(node, &taken)?;
         columns.extend(own.columns().iter().cloned());
         let main = RecordBatch::try_new(main_schema(node, &self.input.schema()), columns)?;
+        let conflicts = conflicts(&main, &places, &node.signature.main().keys)?;
+        let main = without(&main, &places, &conflicts)?;
+        let names = node.signature.main().keys.join(", ");
+        let conflict = RowError::lasting(
+            "conflict",
+            format!("another input row gives the same {names}; none of them is kept"),
+        );
+        failed.extend(conflicts.into_iter().map(|row| (row, conflict.clone())));
         let errors = self.errors(node, &failed)?;
         let retryable = failed.iter().filter(|(_, e)| e.retryable).count() as u64;
         Ok(Assembled { main, errors, failed: failed.len() as u64, retryable, pending })
@@ -165,6 +177,34 @@ impl RowWork {
         };
         names.iter().map(column).collect()
     }
+}
+
+/// The input rows whose output rows have the key of another input row's.
+fn conflicts(main: &RecordBatch, places: &[u64], keys: &[String]) -> anyhow::Result<BTreeSet<u64>> {
+    let columns: Vec<usize> = keys.iter().map(|k| main.schema().index_of(k)).collect::<Result<_, _>>()?;
+    let mut conflicts = BTreeSet::new();
+    if columns.is_empty() {
+        return Ok(conflicts);
+    }
+    let cells = main.project(&columns)?;
+    let mut first: HashMap<Vec<u8>, u64> = HashMap::new();
+    for (row, place) in places.iter().enumerate() {
+        match first.entry(encode_rows(&cells, row, 1)?) {
+            Entry::Vacant(free) => drop(free.insert(*place)),
+            Entry::Occupied(taken) if taken.get() == place => {}
+            Entry::Occupied(taken) => conflicts.extend([*taken.get(), *place]),
+        }
+    }
+    Ok(conflicts)
+}
+
+/// The output rows of all input rows but these.
+fn without(main: &RecordBatch, places: &[u64], rows: &BTreeSet<u64>) -> anyhow::Result<RecordBatch> {
+    if rows.is_empty() {
+        return Ok(main.clone());
+    }
+    let kept: BooleanArray = places.iter().map(|place| Some(!rows.contains(place))).collect();
+    Ok(filter_record_batch(main, &kept)?)
 }
 
 /// What there is for one input row.
@@ -233,6 +273,19 @@ fn wanted_columns(node: &Node, port: &str) -> Vec<String> {
     wanted
 }
 
+/// The places of the columns that the operator may look at: carried ids are in no row key.
+fn shown_places(node: &Node, port: &str, input: &RecordBatch) -> anyhow::Result<Vec<usize>> {
+    let of = |columns: &BTreeMap<String, Vec<String>>| columns.get(port).cloned().unwrap_or_default();
+    let (read, seen) = (of(&node.signature.reads), of(&node.signature.sees));
+    let schema = input.schema();
+    let names = schema.fields().iter().map(|f| f.name());
+    Ok(names
+        .enumerate()
+        .filter(|(_, n)| read.contains(n) || seen.contains(n))
+        .map(|(place, _)| place)
+        .collect())
+}
+
 /// The digests of the columns that decide a row operator's table: carried and read ones.
 pub(crate) fn keyed_columns(node: &Node, port: &str) -> Vec<String> {
     let mut names: BTreeMap<&String, ()> = node.signature.carries.iter().map(|n| (n, ())).collect();
@@ -246,7 +299,13 @@ fn file_columns(schema: &Schema) -> Vec<usize> {
 }
 
 /// Whether the memo holds an answer whose side files are still there.
-fn is_answered(memo: &Memo, key: &Digest, schema: &SchemaRef, files: &[usize], store: &Store) -> anyhow::Result<bool> {
+fn is_answered(
+    memo: &Memo,
+    key: &Digest,
+    schema: &SchemaRef,
+    files: &[usize],
+    store: &Store,
+) -> anyhow::Result<bool> {
     if files.is_empty() {
         return Ok(memo.contains(key));
     }

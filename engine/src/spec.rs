@@ -250,8 +250,11 @@ fn step(entry: &Entry, params: &BTreeMap<String, Node>, out: &mut Vec<Diagnostic
     let empty = Node { kind: Kind::Map(Vec::new()), span: entry.key_span };
     if let Some(rerun) = node.get("rerun") {
         out.push(
-            Diagnostic::warning(rerun.span, "`rerun` is not applied yet: every changed input runs the step again")
-                .label(rerun.span, "accepted and ignored"),
+            Diagnostic::warning(
+                rerun.span,
+                "`rerun` is not applied yet: every changed input runs the step again",
+            )
+            .label(rerun.span, "accepted and ignored"),
         );
     }
     Some(Step {
@@ -275,9 +278,11 @@ fn from(node: Option<&Node>, out: &mut Vec<Diagnostic>) -> Vec<From> {
         Kind::Map(ports) => ports
             .iter()
             .filter_map(|port| match text_of(&port.value) {
-                Some(table) => {
-                    Some(From { port: Some(port.key.clone()), table: table.to_owned(), span: port.value.span })
-                }
+                Some(table) => Some(From {
+                    port: Some(port.key.clone()),
+                    table: table.to_owned(),
+                    span: port.value.span,
+                }),
                 None => {
                     out.push(expected(&port.value, "the name of a step"));
                     None
@@ -293,7 +298,8 @@ fn from(node: Option<&Node>, out: &mut Vec<Diagnostic>) -> Vec<From> {
 
 fn matches(node: Option<&Node>) -> Vec<(String, String, Span)> {
     let entries = entries(node);
-    let pairs = entries.iter().filter_map(|e| Some((e.key.clone(), text_of(&e.value)?.to_owned(), e.key_span)));
+    let pairs =
+        entries.iter().filter_map(|e| Some((e.key.clone(), text_of(&e.value)?.to_owned(), e.key_span)));
     pairs.collect()
 }
 
@@ -341,7 +347,11 @@ fn params(root: &Node, given: &Given, out: &mut Vec<Diagnostic>) -> BTreeMap<Str
                     None => format!("give it a `default`, or run with --set {}=…", entry.key),
                 };
                 let message = format!("the param `{}` has no value", entry.key);
-                out.push(Diagnostic::error(entry.key_span, message).label(entry.key_span, "no default").help(advice));
+                out.push(
+                    Diagnostic::error(entry.key_span, message)
+                        .label(entry.key_span, "no default")
+                        .help(advice),
+                );
             }
         }
     }
@@ -378,7 +388,13 @@ fn wanted_type(entry: &Entry) -> Option<String> {
 }
 
 /// A value from the command line or the environment, at the type of its param.
-fn typed(text: &str, wanted: Option<&str>, span: Span, name: &str, out: &mut Vec<Diagnostic>) -> Option<Node> {
+fn typed(
+    text: &str,
+    wanted: Option<&str>,
+    span: Span,
+    name: &str,
+    out: &mut Vec<Diagnostic>,
+) -> Option<Node> {
     let kind = match wanted {
         Some("int") => text.parse().ok().map(Kind::Int),
         Some("number") => text.parse().ok().map(Kind::Float),
@@ -400,7 +416,8 @@ fn interpolate(node: &Node, params: &BTreeMap<String, Node>, out: &mut Vec<Diagn
         Kind::Text(text) if text.contains("${") => filled(text, node.span, params, out),
         Kind::List(items) => Kind::List(items.iter().map(|i| interpolate(i, params, out)).collect()),
         Kind::Map(entries) => {
-            let filled = entries.iter().map(|e| Entry { value: interpolate(&e.value, params, out), ..e.clone() });
+            let filled =
+                entries.iter().map(|e| Entry { value: interpolate(&e.value, params, out), ..e.clone() });
             Kind::Map(filled.collect())
         }
         other => other.clone(),

@@ -49,7 +49,8 @@ impl Table {
                 store.read_table(record, Some(&names))
             }
             Table::Listed(batch) => {
-                let places: Result<Vec<usize>, _> = columns.iter().map(|c| batch.schema().index_of(c)).collect();
+                let places: Result<Vec<usize>, _> =
+                    columns.iter().map(|c| batch.schema().index_of(c)).collect();
                 Ok(batch.project(&places?)?)
             }
         }
@@ -64,7 +65,8 @@ impl Table {
                 .map(|c| c.digest)
                 .with_context(|| format!("the stored table has no column `{name}`")),
             Table::Listed(batch) => {
-                let column = batch.column_by_name(name).with_context(|| format!("files have no column `{name}`"))?;
+                let column =
+                    batch.column_by_name(name).with_context(|| format!("files have no column `{name}`"))?;
                 column_digest(store.secret(), column.as_ref())
             }
         }

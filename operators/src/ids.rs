@@ -1,7 +1,7 @@
 //! Ids: from a file's name or a cell to the row's id and the subjects that it belongs to.
 
-use arrow::datatypes::Field;
 use argent_engine::column;
+use arrow::datatypes::Field;
 use regex::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,8 @@ pub struct Pattern {
 }
 
 /// CT-RATE names: split, patient number, scan letters, reconstruction number.
-const CT_RATE: &str = r"^(?<id>(?<scan>(?<patient>[A-Za-z]+_\d+)_[a-z]+)_(?<reconstruction>\d+))(\.nii(\.gz)?)?$";
+const CT_RATE: &str =
+    r"^(?<id>(?<scan>(?<patient>[A-Za-z]+_\d+)_[a-z]+)_(?<reconstruction>\d+))(\.nii(\.gz)?)?$";
 
 /// Reads ids: knows the columns that they give and derives them from a text.
 pub struct IdReader {
@@ -53,7 +54,8 @@ impl IdReader {
             Some(Ids::Scheme(Scheme::CtRate)) => CT_RATE,
             Some(Ids::Pattern(p)) => &p.pattern,
         };
-        let pattern = Regex::new(pattern).map_err(|error| format!("`{pattern}` is not a pattern: {error}"))?;
+        let pattern =
+            Regex::new(pattern).map_err(|error| format!("`{pattern}` is not a pattern: {error}"))?;
         let names = pattern.capture_names().flatten().filter(|n| *n != "id").map(str::to_owned).collect();
         Ok(IdReader { pattern: Some(pattern), names })
     }

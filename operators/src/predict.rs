@@ -35,7 +35,10 @@ impl Operator for Predict {
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
         let own = column::schema([column::text("finding"), column::number("score")]);
         let carries = inputs.ids("volumes");
-        Ok(Signature::new(own, &["id", "finding"]).reads("weights", ["weights"]).reads("volumes", ["voxels"]).carries(carries))
+        Ok(Signature::new(own, &["id", "finding"])
+            .reads("weights", ["weights"])
+            .reads("volumes", ["voxels"])
+            .carries(carries))
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
@@ -64,9 +67,12 @@ pub(crate) fn each_volume(
         let columns = find(voxels.value(row))
             .and_then(|path| Ok(std::fs::read(path)?))
             .map_err(|e| RowError { retryable: true, ..RowError::lasting("file", format!("{e:#}")) })
-            .and_then(|bytes| side_file::decode(&bytes).map_err(|e| RowError::lasting("unreadable", e.to_string())))
+            .and_then(|bytes| {
+                side_file::decode(&bytes).map_err(|e| RowError::lasting("unreadable", e.to_string()))
+            })
             .and_then(|volume| {
-                apply(&model, &volume.hounsfield, volume.geometry.shape).map_err(|e| RowError::lasting("model", e))
+                apply(&model, &volume.hounsfield, volume.geometry.shape)
+                    .map_err(|e| RowError::lasting("model", e))
             });
         match columns {
             Ok(columns) => {

@@ -86,7 +86,8 @@ fn delimited(path: &Path, delimiter: u8) -> anyhow::Result<Records> {
     for record in reader.records() {
         match record {
             Ok(record) if record.len() == width => {
-                let cells = record.iter().map(|cell| Some(cell.to_owned()).filter(|c| !c.is_empty())).collect();
+                let cells =
+                    record.iter().map(|cell| Some(cell.to_owned()).filter(|c| !c.is_empty())).collect();
                 records.rows.push(Record { line: record.position().map_or(0, csv::Position::line), cells });
             }
             Ok(record) => {
@@ -122,7 +123,8 @@ fn json_lines(path: &Path) -> anyhow::Result<Records> {
         }
     }
     for (_, object) in &objects {
-        for name in object.keys().filter(|name| !records.columns.contains(*name)).cloned().collect::<Vec<_>>() {
+        for name in object.keys().filter(|name| !records.columns.contains(*name)).cloned().collect::<Vec<_>>()
+        {
             records.columns.push(name);
         }
     }

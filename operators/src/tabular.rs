@@ -48,7 +48,9 @@ fn missing_in(path: &PathBuf, named: &[(Vec<String>, String)]) -> Vec<Problem> {
     let shown = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let columns = match records::header(path, &shown) {
         Ok(columns) => columns,
-        Err(error) => return vec![Problem::at(["with", "path"], format!("`{shown}` does not read: {error:#}"))],
+        Err(error) => {
+            return vec![Problem::at(["with", "path"], format!("`{shown}` does not read: {error:#}"))];
+        }
     };
     let names: Vec<&str> = columns.iter().map(String::as_str).collect();
     let absent = named.iter().filter(|(_, column)| !columns.contains(column));

@@ -1,3 +1,5 @@
+//! What the encoding promises: goldens of an independent encoder, and properties.
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! What the memo promises: torn and flipped records, sealing, several processes.
+
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};

@@ -1,3 +1,5 @@
+//! What stored tables promise: order, keys, equal bytes for equal tables.
+
 use std::collections::HashMap;
 use std::fs;
 

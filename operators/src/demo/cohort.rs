@@ -15,35 +15,35 @@ use rand_chacha::rand_core::SeedableRng;
 /// The same arguments give the same scans on every machine. Patient *k* depends on `seed` alone, never on
 /// `patients`, so a cohort can grow without changing the scans that it already has. Of every 20 consecutive
 /// patients a fixed number (25 to 35 %, see [`Finding`]) begins with each finding, independently of the others.
-pub fn scans(patients: usize, seed: u64) -> Vec<Scan> {
+pub(super) fn scans(patients: usize, seed: u64) -> Vec<Scan> {
     (0..patients).flat_map(|index| patient_scans(index, seed)).collect()
 }
 
 /// One examination of one patient: what was found, how it looks and how it was reconstructed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Scan {
+pub(super) struct Scan {
     /// The patient, `demo_1`.
-    pub patient: String,
+    pub(super) patient: String,
     /// The scan, `demo_1_a`: the patient and a letter by date.
-    pub scan: String,
+    pub(super) scan: String,
     /// One or two volumes of the same acquisition; the second differs in slice thickness, kernel and matrix.
-    pub reconstructions: Vec<Reconstruction>,
+    pub(super) reconstructions: Vec<Reconstruction>,
     /// What is drawn into the voxels, and nothing else is.
-    pub findings: BTreeSet<Finding>,
+    pub(super) findings: BTreeSet<Finding>,
     /// Absent findings that the report nevertheless does not rule out ("cannot be excluded"). They are not in
     /// `findings`: a labeller that reads uncertain as present is wrong about them.
-    pub hedged: BTreeSet<Finding>,
+    pub(super) hedged: BTreeSet<Finding>,
     /// The findings of the patient's scan before this one; `None` for the first.
-    pub previous: Option<BTreeSet<Finding>>,
+    pub(super) previous: Option<BTreeSet<Finding>>,
     /// How the findings look, which the phantom and the report share; it has no meaning for absent findings.
-    pub appearance: Appearance,
+    pub(super) appearance: Appearance,
 }
 
 /// One of the demo's findings: eight of the eighteen of CT-RATE.
 ///
 /// Findings begin in 5 to 7 of every 20 patients, and mostly stay from scan to scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Finding {
+pub(super) enum Finding {
     /// Pacemaker, port catheter or sternotomy wires.
     MedicalMaterial,
     /// Calcified plaque in the wall of the thoracic aorta.
@@ -54,7 +54,7 @@ pub enum Finding {
     HiatalHernia,
     /// Patches of destroyed lung, mostly in the upper lobes.
     Emphysema,
-    /// One or more solid spheres in the lung.
+    /// Twenty to thirty-two solid nodules in both lungs, as metastases look.
     LungNodule,
     /// Fluid that settles in the dependent pleural space.
     PleuralEffusion,
@@ -64,7 +64,7 @@ pub enum Finding {
 
 impl Finding {
     /// All findings of the demo, in the order of CT-RATE's label columns.
-    pub const ALL: [Finding; 8] = [
+    pub(super) const ALL: [Finding; 8] = [
         Finding::MedicalMaterial,
         Finding::ArterialWallCalcification,
         Finding::Cardiomegaly,
@@ -76,7 +76,7 @@ impl Finding {
     ];
 
     /// The id in the finding pack, for example `pleural_effusion`.
-    pub fn id(self) -> &'static str {
+    pub(super) fn id(self) -> &'static str {
         match self {
             Finding::MedicalMaterial => "medical_material",
             Finding::ArterialWallCalcification => "arterial_wall_calcification",
@@ -90,7 +90,7 @@ impl Finding {
     }
 
     /// CT-RATE's column name, for example `Pleural effusion`.
-    pub fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Finding::MedicalMaterial => "Medical material",
             Finding::ArterialWallCalcification => "Arterial wall calcification",
@@ -135,27 +135,27 @@ impl Finding {
 
 /// How a patient's findings look.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Appearance {
+pub(super) struct Appearance {
     /// Transverse diameter of an enlarged heart over the inner diameter of the thorax; above 0.5 is enlarged
     /// (Danzer, Am J Med Sci 1919).
-    pub cardiothoracic_ratio: f64,
+    pub(super) cardiothoracic_ratio: f64,
     /// Where pleural fluid lies.
-    pub effusion_side: Side,
+    pub(super) effusion_side: Side,
     /// Greatest thickness of the fluid layer, in mm.
-    pub effusion_depth_mm: f64,
+    pub(super) effusion_depth_mm: f64,
     /// Where consolidation lies.
-    pub consolidation_lobe: Lobe,
-    /// Where the largest nodule lies; others are anywhere.
-    pub nodule_lobe: Lobe,
-    /// Diameters of the nodules in mm, largest first, at least one.
-    pub nodule_diameters_mm: Vec<f64>,
+    pub(super) consolidation_lobe: Lobe,
+    /// Where the largest nodule lies; the others are in any lobe.
+    pub(super) nodule_lobe: Lobe,
+    /// Diameters of the nodules in mm, the largest first.
+    pub(super) nodule_diameters_mm: Vec<f64>,
     /// What medical material there is.
-    pub device: Device,
+    pub(super) device: Device,
 }
 
 /// A side of the chest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub(super) enum Side {
     /// The patient's right.
     Right,
     /// The patient's left.
@@ -166,7 +166,7 @@ pub enum Side {
 
 /// A lobe of the lungs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lobe {
+pub(super) enum Lobe {
     /// Right upper lobe.
     RightUpper,
     /// Right middle lobe.
@@ -180,13 +180,14 @@ pub enum Lobe {
 }
 
 impl Lobe {
-    const ALL: [Lobe; 5] =
+    /// All lobes.
+    pub(super) const ALL: [Lobe; 5] =
         [Lobe::RightUpper, Lobe::RightMiddle, Lobe::RightLower, Lobe::LeftUpper, Lobe::LeftLower];
 }
 
 /// A piece of medical material.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Device {
+pub(super) enum Device {
     /// A generator below the left clavicle and its lead in the right heart.
     Pacemaker,
     /// A chamber below the right clavicle and its catheter in the superior vena cava.
@@ -201,23 +202,23 @@ impl Device {
 
 /// One volume of a scan: its name and its grid.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Reconstruction {
+pub(super) struct Reconstruction {
     /// The reconstruction, `demo_1_a_1`: the scan and a number.
-    pub id: String,
+    pub(super) id: String,
     /// Voxels along each axis, fastest first.
-    pub shape: [usize; 3],
+    pub(super) shape: [usize; 3],
     /// Distance between voxel centres along each axis, in mm.
-    pub spacing_mm: [f64; 3],
+    pub(super) spacing_mm: [f64; 3],
     /// Where the axes point.
-    pub orientation: Orientation,
+    pub(super) orientation: Orientation,
     /// How noisy the volume is.
-    pub kernel: Kernel,
+    pub(super) kernel: Kernel,
 }
 
 /// Where the voxel axes of a volume point, in NIfTI's letters: the first letter is the direction in which the
 /// first voxel index grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Orientation {
+pub(super) enum Orientation {
     /// Axial slices, stored as in CT-RATE: to the left, to the back, to the head.
     Lps,
     /// Axial slices along NIfTI's own axes.
@@ -227,17 +228,8 @@ pub enum Orientation {
 }
 
 impl Orientation {
-    /// The axis codes, for example `LPS`.
-    pub fn code(self) -> &'static str {
-        match self {
-            Orientation::Lps => "LPS",
-            Orientation::Ras => "RAS",
-            Orientation::Lip => "LIP",
-        }
-    }
-
     /// For each voxel axis the world axis that it runs along (0 right, 1 anterior, 2 superior) and its sign.
-    pub fn axes(self) -> [(usize, f64); 3] {
+    pub(super) fn axes(self) -> [(usize, f64); 3] {
         match self {
             Orientation::Lps => [(0, -1.0), (1, -1.0), (2, 1.0)],
             Orientation::Ras => [(0, 1.0), (1, 1.0), (2, 1.0)],
@@ -248,7 +240,7 @@ impl Orientation {
 
 /// The filter of a reconstruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kernel {
+pub(super) enum Kernel {
     /// For the mediastinum: little noise.
     Soft,
     /// For the lungs: more noise.
@@ -258,7 +250,7 @@ pub enum Kernel {
 impl Kernel {
     /// Standard deviation of the noise within uniform tissue, in HU. Typical figures for thin-slice chest CT;
     /// not those of a particular scanner.
-    pub fn noise_hu(self) -> f64 {
+    pub(super) fn noise_hu(self) -> f64 {
         match self {
             Kernel::Soft => 12.0,
             Kernel::Sharp => 35.0,
@@ -348,10 +340,10 @@ fn hedged(rng: &mut impl Rng, findings: &BTreeSet<Finding>) -> BTreeSet<Finding>
 }
 
 fn appearance(rng: &mut impl Rng) -> Appearance {
-    // Large ones for lung nodules, which end at 30 mm: they must be seen on a grid of 8 mm.
-    let mut nodule_diameters_mm = vec![f64::from(rng.random_range(22..=29_u32))];
-    for _ in 0..rng.random_range(0..=4) {
-        nodule_diameters_mm.push(f64::from(rng.random_range(14..=22_u32)));
+    // Large and many, so that a small network sees them on a grid of 8 mm; above 30 mm it would be a mass.
+    let mut nodule_diameters_mm = vec![f64::from(rng.random_range(25..=29_u32))];
+    for _ in 0..rng.random_range(19..=31) {
+        nodule_diameters_mm.push(f64::from(rng.random_range(15..=24_u32)));
     }
     nodule_diameters_mm[1..].sort_by(|a, b| b.total_cmp(a));
     Appearance {

@@ -89,18 +89,28 @@ fn kept(
 
 fn volume(scan: &Scan, reconstruction: &Reconstruction, seed: u64) -> Volume {
     let phantom = phantom::draw(scan, reconstruction, seed);
-    Volume { geometry: Geometry { shape: phantom.shape, affine: phantom.affine }, hounsfield: phantom.hounsfield }
+    Volume {
+        geometry: Geometry { shape: phantom.shape, affine: phantom.affine },
+        hounsfield: phantom.hounsfield,
+    }
 }
 
 /// The reports as a table in the columns of CT-RATE: one row per reconstruction, the text that of its scan.
 fn reports(scans: &[Scan], seed: u64) -> anyhow::Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    writer.write_record(["VolumeName", "ClinicalInformation_EN", "Technique_EN", "Findings_EN", "Impressions_EN"])?;
+    writer.write_record([
+        "VolumeName",
+        "ClinicalInformation_EN",
+        "Technique_EN",
+        "Findings_EN",
+        "Impressions_EN",
+    ])?;
     for scan in scans {
         let report = narrative::write(scan, seed);
         for reconstruction in &scan.reconstructions {
             let name = format!("{}.nii.gz", reconstruction.id);
-            let text = [&report.clinical_information, &report.technique, &report.findings, &report.impression];
+            let text =
+                [&report.clinical_information, &report.technique, &report.findings, &report.impression];
             writer.write_record(std::iter::once(name.as_str()).chain(text.map(String::as_str)))?;
         }
     }
@@ -113,7 +123,8 @@ fn labels(scans: &[Scan]) -> anyhow::Result<Vec<u8>> {
     writer.write_record(std::iter::once("VolumeName").chain(Finding::ALL.iter().map(|f| f.name())))?;
     for scan in scans {
         let drawn: BTreeSet<&Finding> = scan.findings.iter().collect();
-        let cells: Vec<&str> = Finding::ALL.iter().map(|f| if drawn.contains(f) { "1" } else { "0" }).collect();
+        let cells: Vec<&str> =
+            Finding::ALL.iter().map(|f| if drawn.contains(f) { "1" } else { "0" }).collect();
         for reconstruction in &scan.reconstructions {
             let name = format!("{}.nii.gz", reconstruction.id);
             writer.write_record(std::iter::once(name.as_str()).chain(cells.iter().copied()))?;

@@ -15,19 +15,19 @@ use super::cohort::{Appearance, Device, Finding, Lobe, Scan, Side, pick, stream}
 
 /// The sections of a report, named after CT-RATE's columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Narrative {
+pub(super) struct Narrative {
     /// Why the scan was asked for. It says nothing of what was seen.
-    pub clinical_information: String,
+    pub(super) clinical_information: String,
     /// How the scan was made.
-    pub technique: String,
+    pub(super) technique: String,
     /// What was seen and what was not.
-    pub findings: String,
+    pub(super) findings: String,
     /// The findings in short.
-    pub impression: String,
+    pub(super) impression: String,
 }
 
 /// Writes the report of `scan`. The same `seed` as the cohort's is usual, though any will do.
-pub fn write(scan: &Scan, seed: u64) -> Narrative {
+pub(super) fn write(scan: &Scan, seed: u64) -> Narrative {
     let mut rng = stream(seed, &format!("{}/report", scan.scan));
     let telling = Finding::ALL.map(|finding| (finding, telling(scan, finding, &mut rng)));
     Narrative {

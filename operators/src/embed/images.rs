@@ -28,7 +28,10 @@ impl Operator for EmbedImages {
         let item = Arc::new(Field::new_list_field(DataType::Float32, true));
         let own = column::schema([Field::new("vector", DataType::List(item), true)]);
         let carries = inputs.ids("volumes");
-        Ok(Signature::new(own, &["id"]).reads("weights", ["weights"]).reads("volumes", ["voxels"]).carries(carries))
+        Ok(Signature::new(own, &["id"])
+            .reads("weights", ["weights"])
+            .reads("volumes", ["voxels"])
+            .carries(carries))
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {

@@ -7,8 +7,8 @@ use anyhow::{Context, ensure};
 use argent_engine::joining::{UNMATCHED, account, texts};
 use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
 use argent_stats::{
-    Confusion, Interval, auc_interval_delong, average_precision, closest_to_corner_threshold, cluster_bootstrap,
-    f1_threshold, roc_auc, wilson, youden_threshold,
+    Confusion, Interval, auc_interval_delong, average_precision, closest_to_corner_threshold,
+    cluster_bootstrap, f1_threshold, roc_auc, wilson, youden_threshold,
 };
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Field, Float64Type};
@@ -146,11 +146,19 @@ impl Operator for EvalClassification {
         let (labels_on, split_on) = (inputs.port("labels").on.clone(), inputs.port("split").on.clone());
         let mut problems = Vec::new();
         for (port, on) in [("labels", &labels_on), ("split", &split_on)] {
-            problems.extend(inputs.missing("predictions", &[on.as_str()]).into_iter().map(|p| Problem { path: vec!["match".into(), port.into()], ..p }));
+            problems.extend(
+                inputs
+                    .missing("predictions", &[on.as_str()])
+                    .into_iter()
+                    .map(|p| Problem { path: vec!["match".into(), port.into()], ..p }),
+            );
         }
         let truth = truth_columns(inputs);
         if truth.is_empty() {
-            problems.push(Problem::at(["from", "labels"], "the table has neither `state` nor `target` and `weight`"));
+            problems.push(Problem::at(
+                ["from", "labels"],
+                "the table has neither `state` nor `target` and `weight`",
+            ));
         }
         if !problems.is_empty() {
             return Err(problems);
@@ -159,7 +167,10 @@ impl Operator for EvalClassification {
         labels.extend([labels_on.as_str(), "finding"]);
         Ok(Signature::new(column::schema(score_fields()), &["finding"])
             .output("summary", column::schema(summary_fields()), &["average", "measure"])
-            .reads("predictions", BTreeSet::from(["id", "finding", "score", labels_on.as_str(), split_on.as_str()]))
+            .reads(
+                "predictions",
+                BTreeSet::from(["id", "finding", "score", labels_on.as_str(), split_on.as_str()]),
+            )
             .reads("labels", labels)
             .reads("split", BTreeSet::from([split_on.as_str(), "part"])))
     }
@@ -171,7 +182,12 @@ impl Operator for EvalClassification {
         for (finding, parts) in &by_finding {
             let rows = parts.get(&self.part).cloned().unwrap_or_default();
             let threshold = self.threshold(parts)?;
-            scores.push(self.score(finding, &rows, threshold, excluded.get(finding).copied().unwrap_or(0))?);
+            scores.push(self.score(
+                finding,
+                &rows,
+                threshold,
+                excluded.get(finding).copied().unwrap_or(0),
+            )?);
             measured.insert(finding.as_str(), (rows, threshold));
         }
         ensure!(scores.iter().any(|s| s.n > 0), "no row with a known truth is in the part `{}`", self.part);
@@ -194,7 +210,8 @@ fn truth_columns(inputs: &Inputs) -> Vec<&'static str> {
 impl EvalClassification {
     /// Joins predictions, truth and parts; tells how many rows of each finding have no truth to measure by.
     fn rows(&self, io: &mut Io) -> anyhow::Result<(BTreeMap<String, Parts>, BTreeMap<String, i64>)> {
-        let (predictions, labels, split) = (io.input("predictions")?.clone(), io.input("labels")?.clone(), io.input("split")?.clone());
+        let (predictions, labels, split) =
+            (io.input("predictions")?.clone(), io.input("labels")?.clone(), io.input("split")?.clone());
         let (labels_on, split_on) = (io.on("labels").to_owned(), io.on("split").to_owned());
         let truth = truth_by_id(io, &labels, &labels_on)?;
         let parts = part_by_id(&split, &split_on)?;
@@ -204,7 +221,8 @@ impl EvalClassification {
         let score = score.as_primitive_opt::<Float64Type>().context("`score` does not hold numbers")?;
         let mut by_finding: BTreeMap<String, Parts> = BTreeMap::new();
         let mut excluded: BTreeMap<String, i64> = BTreeMap::new();
-        let (mut without_part, mut without_truth, mut considered) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let (mut without_part, mut without_truth, mut considered) =
+            (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for row in 0..predictions.num_rows() {
             let Some(part) = parts.get(by_split.value(row)) else {
                 without_part.insert(ids.value(row).to_owned());
@@ -223,13 +241,25 @@ impl EvalClassification {
                         score: score.value(row),
                         target: *target,
                     };
-                    by_finding.entry(finding.to_owned()).or_default().entry(part.clone()).or_default().push(row);
+                    by_finding
+                        .entry(finding.to_owned())
+                        .or_default()
+                        .entry(part.clone())
+                        .or_default()
+                        .push(row);
                 }
             }
         }
         let all = considered.len() + without_part.len();
         account(io, "predictions", "split", all, &Vec::from_iter(without_part), self.unmatched)?;
-        account(io, "predictions", "labels", considered.len(), &Vec::from_iter(without_truth), self.unmatched)?;
+        account(
+            io,
+            "predictions",
+            "labels",
+            considered.len(),
+            &Vec::from_iter(without_truth),
+            self.unmatched,
+        )?;
         Ok((by_finding, excluded))
     }
 
@@ -248,7 +278,13 @@ impl EvalClassification {
         })
     }
 
-    fn score(&self, finding: &str, rows: &[Row], threshold: Option<f64>, excluded: i64) -> anyhow::Result<Score> {
+    fn score(
+        &self,
+        finding: &str,
+        rows: &[Row],
+        threshold: Option<f64>,
+        excluded: i64,
+    ) -> anyhow::Result<Score> {
         let (targets, scores) = columns(rows);
         let decided = threshold.map(|t| Confusion::at_threshold(&targets, &scores, t)).transpose()?;
         let of = |f: fn(&Confusion) -> Option<f64>| decided.as_ref().and_then(f);
@@ -259,7 +295,8 @@ impl EvalClassification {
                     let (targets, scores) = picked(&targets, &scores, drawn);
                     Confusion::at_threshold(&targets, &scores, threshold).ok()?.f1()
                 };
-                cluster_bootstrap(&clusters, self.bootstrap.draws, self.bootstrap.seed, LEVEL, statistic)?.map(|b| b.interval)
+                cluster_bootstrap(&clusters, self.bootstrap.draws, self.bootstrap.seed, LEVEL, statistic)?
+                    .map(|b| b.interval)
             }
             None => None,
         };
@@ -303,9 +340,13 @@ impl EvalClassification {
         for (measure, value) in MEASURES {
             let defined: Vec<f64> = scores.iter().filter_map(value).collect();
             let mean = (!defined.is_empty()).then(|| defined.iter().sum::<f64>() / defined.len() as f64);
-            let interval = cluster_bootstrap(&joint.clusters, self.bootstrap.draws, self.bootstrap.seed, LEVEL, |drawn| {
-                joint.macro_average(measure, drawn)
-            })?;
+            let interval = cluster_bootstrap(
+                &joint.clusters,
+                self.bootstrap.draws,
+                self.bootstrap.seed,
+                LEVEL,
+                |drawn| joint.macro_average(measure, drawn),
+            )?;
             lines.push((measure, mean, interval.map(|b| b.interval), defined.len() as i64));
         }
         let all = scores.len() as i64;
@@ -400,11 +441,31 @@ struct Score {
 }
 
 fn score_fields() -> Vec<Field> {
-    let mut fields = vec![column::text("finding"), column::whole("n"), column::whole("positives"), column::whole("excluded")];
+    let mut fields = vec![
+        column::text("finding"),
+        column::whole("n"),
+        column::whole("positives"),
+        column::whole("excluded"),
+    ];
     for name in [
-        "auc", "auc_low", "auc_high", "average_precision", "threshold", "f1", "f1_low", "f1_high", "sensitivity",
-        "sensitivity_low", "sensitivity_high", "specificity", "specificity_low", "specificity_high", "ppv", "npv",
-        "accuracy", "mcc",
+        "auc",
+        "auc_low",
+        "auc_high",
+        "average_precision",
+        "threshold",
+        "f1",
+        "f1_low",
+        "f1_high",
+        "sensitivity",
+        "sensitivity_low",
+        "sensitivity_high",
+        "specificity",
+        "specificity_low",
+        "specificity_high",
+        "ppv",
+        "npv",
+        "accuracy",
+        "mcc",
     ] {
         fields.push(column::number(name));
     }
@@ -425,9 +486,12 @@ fn summary_fields() -> Vec<Field> {
 }
 
 fn score_batch(schema: arrow::datatypes::SchemaRef, scores: &[Score]) -> anyhow::Result<RecordBatch> {
-    let text = |f: fn(&Score) -> &str| Arc::new(StringArray::from_iter_values(scores.iter().map(f))) as ArrayRef;
-    let whole = |f: fn(&Score) -> i64| Arc::new(Int64Array::from_iter_values(scores.iter().map(f))) as ArrayRef;
-    let number = |f: fn(&Score) -> Option<f64>| Arc::new(scores.iter().map(f).collect::<Float64Array>()) as ArrayRef;
+    let text =
+        |f: fn(&Score) -> &str| Arc::new(StringArray::from_iter_values(scores.iter().map(f))) as ArrayRef;
+    let whole =
+        |f: fn(&Score) -> i64| Arc::new(Int64Array::from_iter_values(scores.iter().map(f))) as ArrayRef;
+    let number =
+        |f: fn(&Score) -> Option<f64>| Arc::new(scores.iter().map(f).collect::<Float64Array>()) as ArrayRef;
     let columns = vec![
         text(|s| &s.finding),
         whole(|s| s.n),
@@ -475,7 +539,12 @@ fn truth_by_id<'a>(
     }
     for key in conflicts {
         truth.insert(key, None);
-        io.fault("labels", key.0, "conflict", format!("rows of this `{on}` disagree on a finding; it is left out"));
+        io.fault(
+            "labels",
+            key.0,
+            "conflict",
+            format!("rows of this `{on}` disagree on a finding; it is left out"),
+        );
     }
     Ok(truth)
 }

@@ -83,7 +83,11 @@ impl LabelPolicy {
             "uncertain" => self.uncertain,
             "not_mentioned" => self.not_mentioned,
             "failed" => self.failed,
-            _ => return Err("the state is not one of present, absent, uncertain, not_mentioned, failed".to_owned()),
+            _ => {
+                return Err(
+                    "the state is not one of present, absent, uncertain, not_mentioned, failed".to_owned()
+                );
+            }
         };
         let by_pack = || match self.by_finding.get(finding) {
             Some(Uncertain::Present) => Some(1.0),
@@ -108,15 +112,16 @@ impl Operator for LabelPolicy {
     fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
         let Some(path) = &self.findings else { return Ok(()) };
         let pack = findings::load(files, "findings", path).map_err(|p| vec![p])?;
-        self.by_finding =
-            pack.findings.iter().map(|f| (f.id.clone(), f.uncertain)).collect();
+        self.by_finding = pack.findings.iter().map(|f| (f.id.clone(), f.uncertain)).collect();
         files.uses("findings", json!(self.by_finding));
         Ok(())
     }
 
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
         let own = column::schema([column::number("target"), column::number("weight")]);
-        Ok(Signature::new(own, &["id", "finding"]).reads("labels", ["finding", "state"]).carries(inputs.ids("labels")))
+        Ok(Signature::new(own, &["id", "finding"])
+            .reads("labels", ["finding", "state"])
+            .carries(inputs.ids("labels")))
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
@@ -135,7 +140,8 @@ impl Operator for LabelPolicy {
                 Err(reason) => io.refuse(row, RowError::lasting("state", reason))?,
             }
         }
-        let weights: Float64Array = targets.iter().map(|t| Some(if t.is_some() { 1.0 } else { 0.0 })).collect();
+        let weights: Float64Array =
+            targets.iter().map(|t| Some(if t.is_some() { 1.0 } else { 0.0 })).collect();
         let targets: Float64Array = targets.into_iter().collect();
         let batch = RecordBatch::try_new(io.schema("")?, vec![Arc::new(targets), Arc::new(weights)])?;
         io.answer(&answered, &vec![1; answered.len()], &batch)

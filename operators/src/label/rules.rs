@@ -48,14 +48,19 @@ impl Operator for LabelRules {
         let labeller = Labeller::new(&pack).map_err(|error| {
             vec![Problem::at(["with", "findings"], format!("`{}`: {error}", self.findings))]
         })?;
-        files.uses("findings", rules_part(&pack).map_err(|e| vec![Problem::at(["with", "findings"], e.to_string())])?);
+        files.uses(
+            "findings",
+            rules_part(&pack).map_err(|e| vec![Problem::at(["with", "findings"], e.to_string())])?,
+        );
         self.loaded = Some((pack, labeller));
         Ok(())
     }
 
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
         let sections = sections(inputs, "reports", self.sections.as_deref())?;
-        let own = column::schema(label_fields().into_iter().chain([column::number("score"), column::phi("evidence")]));
+        let own = column::schema(
+            label_fields().into_iter().chain([column::number("score"), column::phi("evidence")]),
+        );
         Ok(Signature::new(own, &["id", "finding"]).reads("reports", sections).carries(inputs.ids("reports")))
     }
 
@@ -66,7 +71,8 @@ impl Operator for LabelRules {
         let texts = section_texts(&reports)?;
         for start in (0..reports.num_rows()).step_by(CHUNK) {
             let rows: Vec<usize> = (start..(start + CHUNK).min(reports.num_rows())).collect();
-            let labels: Vec<Vec<FindingLabel>> = rows.par_iter().map(|row| labeller.label(&sections_of(&texts, *row))).collect();
+            let labels: Vec<Vec<FindingLabel>> =
+                rows.par_iter().map(|row| labeller.label(&sections_of(&texts, *row))).collect();
             let lengths: Vec<usize> = labels.iter().map(Vec::len).collect();
             io.answer(&rows, &lengths, &label_batch(&schema, pack, &labels.concat())?)?;
             io.progress((rows.len() + start) as u64, reports.num_rows() as u64, "");
@@ -81,7 +87,9 @@ impl Operator for LabelRules {
 /// The part of a pack that decides rule labels: everything but the words for people.
 fn rules_part(pack: &Pack) -> anyhow::Result<serde_json::Value> {
     let mut part = serde_json::to_value(pack)?;
-    part.as_object_mut().context("a pack is a mapping")?.retain(|key, _| key != "name" && key != "description");
+    part.as_object_mut()
+        .context("a pack is a mapping")?
+        .retain(|key, _| key != "name" && key != "description");
     for finding in part["findings"].as_array_mut().context("a pack has findings")? {
         let finding = finding.as_object_mut().context("a finding is a mapping")?;
         finding.retain(|key, _| !["name", "definition", "uncertain"].contains(&key.as_str()));
@@ -90,7 +98,11 @@ fn rules_part(pack: &Pack) -> anyhow::Result<serde_json::Value> {
 }
 
 /// The sections to read: those named, else all columns of the role.
-pub(crate) fn sections(inputs: &Inputs, port: &str, named: Option<&[String]>) -> Result<Vec<String>, Vec<Problem>> {
+pub(crate) fn sections(
+    inputs: &Inputs,
+    port: &str,
+    named: Option<&[String]>,
+) -> Result<Vec<String>, Vec<Problem>> {
     let schema = &inputs.port(port).schema;
     let all = column::names_with_role(schema, "section");
     let Some(named) = named else {
@@ -105,8 +117,11 @@ pub(crate) fn sections(inputs: &Inputs, port: &str, named: Option<&[String]>) ->
     let names: Vec<&str> = all.iter().map(String::as_str).collect();
     let problems: Vec<Problem> = absent
         .map(|(place, name)| {
-            Problem::at(["with".to_owned(), "sections".into(), place.to_string()], format!("the reports have no section `{name}`"))
-                .help(argent_engine::operator::nearest(name, &names, "sections"))
+            Problem::at(
+                ["with".to_owned(), "sections".into(), place.to_string()],
+                format!("the reports have no section `{name}`"),
+            )
+            .help(argent_engine::operator::nearest(name, &names, "sections"))
         })
         .collect();
     if problems.is_empty() { Ok(named.to_vec()) } else { Err(problems) }
@@ -117,7 +132,9 @@ pub(crate) fn section_texts(reports: &RecordBatch) -> anyhow::Result<Vec<(String
     let schema = reports.schema();
     let columns = schema.fields().iter().zip(reports.columns());
     let texts = columns.map(|(field, column)| {
-        let text = column.as_string_opt::<i32>().with_context(|| format!("`{}` does not hold text", field.name()))?;
+        let text = column
+            .as_string_opt::<i32>()
+            .with_context(|| format!("`{}` does not hold text", field.name()))?;
         Ok((field.name().clone(), text.clone()))
     });
     texts.collect()
@@ -143,6 +160,7 @@ fn label_batch(schema: &SchemaRef, pack: &Pack, labels: &[FindingLabel]) -> anyh
     let state = StringArray::from_iter_values(labels.iter().map(|l| state_name(l.state)));
     let score: Float64Array = labels.iter().map(|l| Some(f64::from(l.score))).collect();
     let evidence: StringArray = labels.iter().map(|l| l.evidence.as_ref().map(|e| e.text.as_str())).collect();
-    let columns: Vec<ArrayRef> = vec![Arc::new(finding), Arc::new(state), Arc::new(score), Arc::new(evidence)];
+    let columns: Vec<ArrayRef> =
+        vec![Arc::new(finding), Arc::new(state), Arc::new(score), Arc::new(evidence)];
     Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }

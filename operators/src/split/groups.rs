@@ -87,7 +87,9 @@ impl Operator for SplitGroups {
         let schema = &inputs.port("rows").schema;
         let mut read = BTreeSet::from(["id".to_owned(), self.by.clone()]);
         for sql in self.fixed.values() {
-            read.extend(predicate::columns(sql, schema).map_err(|e| vec![Problem::at(["with", "fixed"], e)])?);
+            read.extend(
+                predicate::columns(sql, schema).map_err(|e| vec![Problem::at(["with", "fixed"], e)])?,
+            );
         }
         let group = Some(column::id(&self.by)).filter(|_| self.by != "id");
         let own = column::schema([column::id("id")].into_iter().chain(group).chain([column::text("part")]));
@@ -99,10 +101,13 @@ impl Operator for SplitGroups {
         let groups = texts(&rows, &self.by)?;
         let mut parts: BTreeMap<&str, &str> = BTreeMap::new();
         for (part, sql) in &self.fixed {
-            let chosen = predicate::evaluate(sql, &rows).with_context(|| format!("the predicate of `{part}`"))?;
+            let chosen =
+                predicate::evaluate(sql, &rows).with_context(|| format!("the predicate of `{part}`"))?;
             for row in (0..rows.num_rows()).filter(|row| chosen[*row] && groups.is_valid(*row)) {
                 if parts.insert(groups.value(row), part).is_some_and(|p| p != part) {
-                    bail!("a group belongs to two fixed parts, `{part}` and another; make the predicates exclude each other");
+                    bail!(
+                        "a group belongs to two fixed parts, `{part}` and another; make the predicates exclude each other"
+                    );
                 }
             }
         }
@@ -116,7 +121,10 @@ impl Operator for SplitGroups {
             let group = groups.value(row);
             let part = *parts.entry(group).or_insert_with(|| self.part(group));
             if dealt.insert(ids.value(row), (group, part)).is_some_and(|(before, _)| before != group) {
-                bail!("an id belongs to two groups of `{}`; every row of an id must name the same group", self.by);
+                bail!(
+                    "an id belongs to two groups of `{}`; every row of an id must name the same group",
+                    self.by
+                );
             }
         }
         io.emit("", self.table(io.schema("")?, &dealt)?)

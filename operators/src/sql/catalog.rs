@@ -7,15 +7,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context;
+use argent_cache::keys::json_digest;
 use argent_cache::{Head, Manifest, RunRecord, Store, TableRecord};
 use argent_engine::column;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use async_trait::async_trait;
-use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
+use datafusion::catalog::{CatalogProvider, MemTable, MemoryCatalogProvider, SchemaProvider, TableProvider};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::prelude::SessionContext;
 
-use crate::sql::session::{message, plan, question_session, reads_phi, stored_batch, stored_schema, table_name, wait};
+use crate::sql::session::{
+    marked, message, plan, question_session, reads_phi, stored_batch, stored_schema, table_name, wait,
+};
 
 /// The answer to a question.
 pub struct Answer {
@@ -61,13 +64,18 @@ fn explained(message: &str, session: &SessionContext) -> String {
     if names.is_empty() {
         return format!("{message}; the store has no results yet: run a pipeline first");
     }
-    format!("{message}; there are {}, and argent.runs, argent.steps, argent.costs, argent.errors", names.join(", "))
+    format!(
+        "{message}; there are {}, and argent.runs, argent.steps, argent.costs, argent.errors",
+        names.join(", ")
+    )
 }
 
 fn register(session: &SessionContext, store: &Store, pipeline: Option<&str>) -> anyhow::Result<()> {
     let catalog = session.catalog("store").context("the session has its catalog")?;
     let mut schemas: BTreeMap<String, BTreeMap<String, Source>> = BTreeMap::new();
     let mut bare: BTreeMap<String, Vec<Source>> = BTreeMap::new();
+    // `pipeline.step.output` is a catalog, a schema and a table.
+    let mut pipelines: BTreeMap<String, BTreeMap<String, BTreeMap<String, Source>>> = BTreeMap::new();
     for head in store.heads()? {
         let wanted = pipeline.is_none_or(|name| name == head.pipeline);
         for (step, output, record) in tables(store, &head)? {
@@ -76,13 +84,28 @@ fn register(session: &SessionContext, store: &Store, pipeline: Option<&str>) -> 
                 "" => table_name(&step),
                 output => format!("{}.{}", table_name(&step), table_name(output)),
             };
+            if !output.is_empty() {
+                let steps = pipelines.entry(table_name(&head.pipeline)).or_default();
+                let outputs = steps.entry(table_name(&step)).or_default();
+                outputs.insert(table_name(&output), source.clone());
+            }
             if output.is_empty() {
-                schemas.entry(table_name(&head.pipeline)).or_default().insert(table_name(&step), source.clone());
+                schemas
+                    .entry(table_name(&head.pipeline))
+                    .or_default()
+                    .insert(table_name(&step), source.clone());
             }
             if wanted {
                 bare.entry(name).or_default().push(source);
             }
         }
+    }
+    for (pipeline, steps) in pipelines {
+        let outputs = MemoryCatalogProvider::new();
+        for (step, tables) in steps {
+            outputs.register_schema(&step, Arc::new(StoredTables { store: store.clone(), tables }))?;
+        }
+        session.register_catalog(pipeline, Arc::new(outputs));
     }
     for (name, mut sources) in bare {
         // A name that two pipelines have must be asked for with its pipeline.
@@ -145,12 +168,14 @@ impl SchemaProvider for StoredTables {
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let Some(source) = self.tables.get(&table_name(name)) else { return Ok(None) };
         let batch = match source {
-            Source::Stored(record) => self
-                .store
-                .read_table(record, None)
-                .map_err(|e| DataFusionError::External(e.context("a stored table does not read; run the pipeline again").into()))?,
+            Source::Stored(record) => self.store.read_table(record, None).map_err(|e| {
+                DataFusionError::External(
+                    e.context("a stored table does not read; run the pipeline again").into(),
+                )
+            })?,
             Source::Made(batch) => batch.clone(),
         };
+        let batch = marked(&batch)?;
         Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)))
     }
 
@@ -180,7 +205,8 @@ fn runs_table(runs: &[RunRecord]) -> anyhow::Result<RecordBatch> {
         column::whole("steps_made"),
         column::whole("steps_reused"),
     ]);
-    let count = |run: &RunRecord, action: &str| run.steps.iter().filter(|s| s.action == action).count() as i64;
+    let count =
+        |run: &RunRecord, action: &str| run.steps.iter().filter(|s| s.action == action).count() as i64;
     Ok(RecordBatch::try_new(
         schema,
         vec![
@@ -235,11 +261,11 @@ fn steps_table(runs: &[RunRecord]) -> anyhow::Result<RecordBatch> {
 
 /// What steps that ask a model have cost, by run, model and prompt.
 fn costs_table(store: &Store, runs: &[RunRecord]) -> anyhow::Result<RecordBatch> {
-    let mut lines: Vec<(&RunRecord, String, Manifest, argent_cache::Stats)> = Vec::new();
+    let mut lines: Vec<(&RunRecord, String, Option<Manifest>, argent_cache::Stats)> = Vec::new();
     for run in runs {
         for step in run.steps.iter().filter(|s| s.stats.requests > 0) {
             let manifest = step.manifest.and_then(|digest| store.manifest(&digest).ok());
-            lines.extend(manifest.map(|m| (run, step.step.clone(), m, step.stats.clone())));
+            lines.push((run, step.step.clone(), manifest, step.stats.clone()));
         }
     }
     let schema = column::schema([
@@ -247,7 +273,7 @@ fn costs_table(store: &Store, runs: &[RunRecord]) -> anyhow::Result<RecordBatch>
         column::text("pipeline"),
         column::text("step"),
         column::text("model"),
-        column::text("prompt"),
+        column::text("prompt_digest"),
         column::whole("requests"),
         column::whole("tokens_in"),
         column::whole("tokens_cached"),
@@ -257,8 +283,9 @@ fn costs_table(store: &Store, runs: &[RunRecord]) -> anyhow::Result<RecordBatch>
     let prompts: Vec<Option<String>> = lines
         .iter()
         .map(|l| {
-            let prompt = l.2.recipe["files"]["prompt"].as_str()?;
-            Some(blake3::hash(prompt.as_bytes()).to_hex()[..16].to_owned())
+            let prompt = l.2.as_ref()?.recipe["files"].get("prompt")?;
+            // As in the `prompt_digest` of `label.llm`'s calls, so that the two join.
+            Some(json_digest(store.secret(), "argent question", prompt).to_string())
         })
         .collect();
     Ok(RecordBatch::try_new(
@@ -267,7 +294,7 @@ fn costs_table(store: &Store, runs: &[RunRecord]) -> anyhow::Result<RecordBatch>
             texts(lines.iter().map(|l| Some(l.0.run.as_str()))),
             texts(lines.iter().map(|l| Some(l.0.pipeline.as_str()))),
             texts(lines.iter().map(|l| Some(l.1.as_str()))),
-            texts(lines.iter().map(|l| l.2.recipe["params"]["endpoint"]["model"].as_str())),
+            texts(lines.iter().map(|l| l.2.as_ref()?.recipe["params"]["endpoint"]["model"].as_str())),
             texts(prompts.iter().map(Option::as_deref)),
             wholes(lines.iter().map(|l| l.3.requests as i64)),
             wholes(lines.iter().map(|l| l.3.tokens_in as i64)),

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::sql::session::{
-    changing_function, columns_read, message, plan, reads_phi, step_session, stored_batch, stored_schema, table_name, wait,
+    changing_function, columns_read, marked, message, plan, reads_phi, step_session, stored_batch,
+    stored_schema, table_name, wait,
 };
 
 /// Answers a query over the step's inputs, which are its tables by their names under `from`. It is keyed by
@@ -48,12 +49,15 @@ impl Operator for Sql {
         let session = step_session();
         for (port, input) in &inputs.ports {
             let empty = RecordBatch::new_empty(input.schema.clone());
+            let empty = marked(&empty).map_err(|e| at_query(e.to_string()))?;
             session.register_batch(&table_name(port), empty).map_err(|e| at_query(message(&e)))?;
         }
         let frame = wait(plan(&session, &self.query)).map_err(|e| self.problem(&message(&e), inputs))?;
         if let Some(name) = changing_function(frame.logical_plan()).map_err(|e| at_query(message(&e)))? {
             let problem = Problem::at(["with", "query"], format!("`{name}` gives another value each time"));
-            return Err(vec![problem.help("a stored result must be the same whenever it is made; take the function away")]);
+            return Err(vec![
+                problem.help("a stored result must be the same whenever it is made; take the function away"),
+            ]);
         }
         let optimised = frame.clone().into_optimized_plan().map_err(|e| at_query(message(&e)))?;
         let read = columns_read(&optimised).map_err(|e| at_query(message(&e)))?;
@@ -77,10 +81,11 @@ impl Operator for Sql {
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let session = step_session();
         for port in io.ports() {
-            session.register_batch(&table_name(&port), io.input(&port)?.clone())?;
+            session.register_batch(&table_name(&port), marked(io.input(&port)?)?)?;
         }
         let schema = io.schema("")?;
-        let batches = wait(async { plan(&session, &self.query).await?.collect().await }).context("the query")?;
+        let batches =
+            wait(async { plan(&session, &self.query).await?.collect().await }).context("the query")?;
         for batch in batches {
             io.emit("", stored_batch(&batch, &schema)?)?;
         }
@@ -98,7 +103,10 @@ impl Sql {
         let absent = self.keys.iter().enumerate().filter(|(_, key)| schema.field_with_name(key).is_err());
         let problems: Vec<Problem> = absent
             .map(|(place, key)| {
-                Problem::at(["with".to_owned(), "keys".into(), place.to_string()], format!("the result has no column `{key}`"))
+                Problem::at(
+                    ["with".to_owned(), "keys".into(), place.to_string()],
+                    format!("the result has no column `{key}`"),
+                )
             })
             .collect();
         if problems.is_empty() { Ok(()) } else { Err(problems) }

@@ -39,7 +39,12 @@ pub(crate) fn evaluate(sql: &str, rows: &RecordBatch) -> anyhow::Result<Vec<bool
         let holds = batch.column(0).as_boolean_opt().context("a predicate is true or false")?;
         all.extend((0..holds.len()).map(|row| holds.is_valid(row) && holds.value(row)));
     }
-    anyhow::ensure!(all.len() == rows.num_rows(), "the predicate has {} values for {} rows", all.len(), rows.num_rows());
+    anyhow::ensure!(
+        all.len() == rows.num_rows(),
+        "the predicate has {} values for {} rows",
+        all.len(),
+        rows.num_rows()
+    );
     Ok(all)
 }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
+use argent_engine::column;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use argent_engine::column;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
@@ -20,7 +20,8 @@ pub(crate) fn step_session() -> SessionContext {
 
 /// A session for questions: as many partitions as there are cores.
 pub(crate) fn question_session() -> SessionContext {
-    let config = configuration().with_default_catalog_and_schema("store", "public").with_information_schema(true);
+    let config =
+        configuration().with_default_catalog_and_schema("store", "public").with_information_schema(true);
     SessionContext::new_with_config(config)
 }
 
@@ -33,7 +34,8 @@ fn configuration() -> SessionConfig {
 
 /// Plans a query that only reads.
 pub(crate) async fn plan(session: &SessionContext, query: &str) -> Result<DataFrame> {
-    let reads_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    let reads_only =
+        SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     session.sql_with_options(query, reads_only).await
 }
 
@@ -52,7 +54,8 @@ pub(crate) fn wait<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 pub(crate) fn message(error: &DataFusionError) -> String {
     let text = error.strip_backtrace();
     let text = text.lines().next().unwrap_or_default();
-    let layers = ["Error during planning: ", "Schema error: ", "SQL error: ", "This feature is not implemented: "];
+    let layers =
+        ["Error during planning: ", "Schema error: ", "SQL error: ", "This feature is not implemented: "];
     let mut text = text;
     while let Some(rest) = layers.iter().find_map(|layer| text.strip_prefix(layer)) {
         text = rest;
@@ -115,14 +118,29 @@ pub(crate) fn changing_function(plan: &LogicalPlan) -> Result<Option<String>> {
     Ok(found)
 }
 
+/// The metadata by which a stored column is told from one that a query computes.
+const STORED: &str = "stored";
+
+/// The same table, its columns marked as stored.
+pub(crate) fn marked(batch: &RecordBatch) -> arrow::error::Result<RecordBatch> {
+    let mark = |field: &Field| {
+        let mut metadata = field.metadata().clone();
+        metadata.insert(STORED.to_owned(), String::new());
+        field.clone().with_metadata(metadata)
+    };
+    let schema = column::schema(batch.schema().fields().iter().map(|f| mark(f)));
+    RecordBatch::try_new(schema, batch.columns().to_vec())
+}
+
 /// A result's schema in the types of the store, with roles kept; text that is computed from patient text
 /// counts as patient text.
 pub(crate) fn stored_schema(schema: &Schema, reads_phi: bool) -> SchemaRef {
     column::schema(schema.fields().iter().map(|field| {
         let data_type = stored_type(field.data_type());
-        let derived = field.metadata().get(column::ROLE).is_none();
+        let mut metadata = field.metadata().clone();
+        let derived = metadata.remove(STORED).is_none();
         let text = data_type == DataType::Utf8;
-        let field = Field::new(field.name(), data_type, true).with_metadata(field.metadata().clone());
+        let field = Field::new(field.name(), data_type, true).with_metadata(metadata);
         if derived && text && reads_phi { column::with_roles(field, &["phi"]) } else { field }
     }))
 }

@@ -116,8 +116,16 @@ struct Cohort {
 impl Operator for TrainClassifier {
     fn ports(&self) -> Vec<Port> {
         vec![
-            Port::new("volumes", "Volumes on one grid, as `volumes.resample` makes them.", &["id", "voxels", "spacing_mm"]),
-            Port::new("labels", "Targets and weights, as `label.policy` makes them.", &["id", "finding", "target", "weight"]),
+            Port::new(
+                "volumes",
+                "Volumes on one grid, as `volumes.resample` makes them.",
+                &["id", "voxels", "spacing_mm"],
+            ),
+            Port::new(
+                "labels",
+                "Targets and weights, as `label.policy` makes them.",
+                &["id", "finding", "target", "weight"],
+            ),
             Port::new("split", "Parts, as `split.groups` makes them.", &["id", "part"]),
         ]
     }
@@ -131,12 +139,18 @@ impl Operator for TrainClassifier {
         }
         let (labels_on, split_on) = (&inputs.port("labels").on, &inputs.port("split").on);
         for (port, on) in [("labels", labels_on), ("split", split_on)] {
-            problems.extend(inputs.missing("volumes", &[on.as_str()]).into_iter().map(|p| Problem { path: vec!["match".into(), port.into()], ..p }));
+            problems.extend(
+                inputs
+                    .missing("volumes", &[on.as_str()])
+                    .into_iter()
+                    .map(|p| Problem { path: vec!["match".into(), port.into()], ..p }),
+            );
         }
         if !problems.is_empty() {
             return Err(problems);
         }
-        let weights = column::schema([column::text("model"), column::file("weights"), column::text("findings")]);
+        let weights =
+            column::schema([column::text("model"), column::file("weights"), column::text("findings")]);
         let history = column::schema([
             column::whole("epoch"),
             column::whole("step"),
@@ -144,7 +158,8 @@ impl Operator for TrainClassifier {
             column::number("train_loss"),
             column::number("val_loss"),
         ]);
-        let volumes: BTreeSet<&str> = ["id", "voxels", "spacing_mm", labels_on, split_on].into_iter().collect();
+        let volumes: BTreeSet<&str> =
+            ["id", "voxels", "spacing_mm", labels_on, split_on].into_iter().collect();
         Ok(Signature::new(weights, &["model"])
             .output("history", history, &["epoch", "step"])
             .reads("volumes", volumes)
@@ -158,7 +173,8 @@ impl Operator for TrainClassifier {
         let find = io.side_finder();
         let paths: Vec<PathBuf> = cohort.voxels.iter().map(|d| find(d)).collect::<anyhow::Result<_>>()?;
         let load = move |place: usize| {
-            let bytes = std::fs::read(&paths[place]).map_err(|e| format!("a volume's side file does not read: {e}"))?;
+            let bytes = std::fs::read(&paths[place])
+                .map_err(|e| format!("a volume's side file does not read: {e}"))?;
             let volume = side_file::decode(&bytes).map_err(|e| e.to_string())?;
             Ok((volume.hounsfield, volume.geometry.shape))
         };
@@ -206,7 +222,8 @@ impl TrainClassifier {
 
     /// Joins volumes, labels and parts; volumes of other parts are left out.
     fn cohort(&self, io: &mut Io) -> anyhow::Result<Cohort> {
-        let (volumes, labels, split) = (io.input("volumes")?.clone(), io.input("labels")?.clone(), io.input("split")?.clone());
+        let (volumes, labels, split) =
+            (io.input("volumes")?.clone(), io.input("labels")?.clone(), io.input("split")?.clone());
         let (labels_on, split_on) = (io.on("labels").to_owned(), io.on("split").to_owned());
         check_one_grid(&volumes)?;
         let findings: BTreeSet<&str> = texts(&labels, "finding")?.iter().flatten().collect();
@@ -215,8 +232,13 @@ impl TrainClassifier {
         let parts = part_by_id(&split, &split_on)?;
         let (ids, voxels) = (texts(&volumes, "id")?, texts(&volumes, "voxels")?);
         let (by_labels, by_split) = (texts(&volumes, &labels_on)?, texts(&volumes, &split_on)?);
-        let mut cohort =
-            Cohort { voxels: Vec::new(), parts: Vec::new(), findings, targets: Vec::new(), weights: Vec::new() };
+        let mut cohort = Cohort {
+            voxels: Vec::new(),
+            parts: Vec::new(),
+            findings,
+            targets: Vec::new(),
+            weights: Vec::new(),
+        };
         let (mut without_part, mut without_labels) = (Vec::new(), Vec::new());
         for row in 0..volumes.num_rows() {
             let Some(part) = parts.get(by_split.value(row)) else {
@@ -254,7 +276,11 @@ impl TrainClassifier {
                 .filter(|r| cohort.weights[r * classes + class] > 0.0)
                 .map(|r| cohort.targets[r * classes + class] >= 0.5)
                 .collect();
-            ensure!(known.len() == 2, "`{finding}` has only one kind of target in the part `{}`: there is nothing to learn from", self.parts.train);
+            ensure!(
+                known.len() == 2,
+                "`{finding}` has only one kind of target in the part `{}`: there is nothing to learn from",
+                self.parts.train
+            );
         }
         Ok(())
     }
@@ -285,7 +311,8 @@ fn check_one_grid(volumes: &RecordBatch) -> anyhow::Result<()> {
     for row in 0..lists.len() {
         let spacing: Vec<f64> = lists.value(row).as_primitive::<Float64Type>().values().to_vec();
         let grid = first.get_or_insert_with(|| spacing.clone());
-        let same = grid.len() == spacing.len() && grid.iter().zip(&spacing).all(|(a, b)| (a - b).abs() <= 0.01 * a.abs());
+        let same = grid.len() == spacing.len()
+            && grid.iter().zip(&spacing).all(|(a, b)| (a - b).abs() <= 0.01 * a.abs());
         ensure!(same, "volumes have different spacings; bring them to one grid with volumes.resample");
     }
     Ok(())
@@ -303,10 +330,16 @@ fn targets_by_id(
     let (ids, names) = (texts(labels, on)?, texts(labels, "finding")?);
     let number = |name: &str| {
         let column = labels.column_by_name(name).with_context(|| format!("labels have no `{name}`"))?;
-        column.as_primitive_opt::<Float64Type>().cloned().with_context(|| format!("`{name}` does not hold numbers"))
+        column
+            .as_primitive_opt::<Float64Type>()
+            .cloned()
+            .with_context(|| format!("`{name}` does not hold numbers"))
     };
     let (target, weight) = (number("target")?, number("weight")?);
-    let known = |row: usize| (target.is_valid(row) && weight.is_valid(row) && weight.value(row) > 0.0).then(|| target.value(row) as f32);
+    let known = |row: usize| {
+        (target.is_valid(row) && weight.is_valid(row) && weight.value(row) > 0.0)
+            .then(|| target.value(row) as f32)
+    };
     let mut all = HashMap::new();
     let distinct: BTreeSet<&str> = ids.iter().flatten().collect();
     for id in distinct {
@@ -316,7 +349,12 @@ fn targets_by_id(
             let class = place[names.value(*row)];
             match seen[class] {
                 Some(before) if before != known(*row) => {
-                    io.fault("labels", id, "conflict", format!("rows of this `{on}` disagree on a finding; it is masked"));
+                    io.fault(
+                        "labels",
+                        id,
+                        "conflict",
+                        format!("rows of this `{on}` disagree on a finding; it is masked"),
+                    );
                     targets[class] = None;
                 }
                 Some(_) => {}

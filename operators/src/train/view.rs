@@ -43,15 +43,22 @@ impl View {
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         if self.window_hu[0] >= self.window_hu[1] {
-            problems.push(Problem::at(["with", "view", "window_hu"], "the window's lower end must lie below its upper end"));
+            problems.push(Problem::at(
+                ["with", "view", "window_hu"],
+                "the window's lower end must lie below its upper end",
+            ));
         }
         if self.canvas.contains(&0) {
-            problems.push(Problem::at(["with", "view", "canvas"], "a canvas has at least one voxel along each axis"));
+            problems.push(Problem::at(
+                ["with", "view", "canvas"],
+                "a canvas has at least one voxel along each axis",
+            ));
         }
         if let Some(crop) = self.crop
             && (0..3).any(|axis| crop[axis] == 0 || crop[axis] > self.canvas[axis])
         {
-            problems.push(Problem::at(["with", "view", "crop"], "a crop lies inside the canvas along each axis"));
+            problems
+                .push(Problem::at(["with", "view", "crop"], "a crop lies inside the canvas along each axis"));
         }
         problems
     }

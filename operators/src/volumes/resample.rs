@@ -113,7 +113,9 @@ impl VolumesResample {
 
 /// The columns of a volume whose voxels lie in a side file.
 pub(crate) fn grid_fields() -> Vec<Field> {
-    let list = |name: &str, item: DataType| Field::new(name, DataType::List(Arc::new(Field::new_list_field(item, true))), true);
+    let list = |name: &str, item: DataType| {
+        Field::new(name, DataType::List(Arc::new(Field::new_list_field(item, true))), true)
+    };
     vec![
         column::file("voxels"),
         list("shape", DataType::Int64),
@@ -125,7 +127,11 @@ pub(crate) fn grid_fields() -> Vec<Field> {
 
 impl Operator for VolumesResample {
     fn ports(&self) -> Vec<Port> {
-        vec![Port::new("volumes", "A table of volumes, as `volumes.scan` makes it.", &["id", "path", "digest", "hounsfield_source"])]
+        vec![Port::new(
+            "volumes",
+            "A table of volumes, as `volumes.scan` makes it.",
+            &["id", "path", "digest", "hounsfield_source"],
+        )]
     }
 
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
@@ -140,7 +146,11 @@ impl Operator for VolumesResample {
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let grid = self.grid().map_err(|p| anyhow::anyhow!(p.message))?;
         let rows = io.rows().clone();
-        let cell = |name: &str| Ok::<_, anyhow::Error>(rows.column_by_name(name).context("a volume's column")?.as_string::<i32>().clone());
+        let cell = |name: &str| {
+            Ok::<_, anyhow::Error>(
+                rows.column_by_name(name).context("a volume's column")?.as_string::<i32>().clone(),
+            )
+        };
         let (paths, digests, sources) = (cell("path")?, cell("digest")?, cell("hounsfield_source")?);
         let (find, keep, schema) = (io.source_finder(), io.keeper(), io.schema("")?);
         for start in (0..rows.num_rows()).step_by(CHUNK) {
@@ -148,19 +158,33 @@ impl Operator for VolumesResample {
             let made: Vec<Result<Vec<ArrayRef>, RowError>> = chunk
                 .par_iter()
                 .map(|row| {
-                    let (path, digest, source) = (paths.value(*row), digests.value(*row), sources.value(*row));
-                    let local = find(path, digest).map_err(|e| RowError { retryable: true, ..RowError::lasting("file", format!("{e:#}")) })?;
-                    let source = if source == "already" { HounsfieldSource::Already } else { HounsfieldSource::Header };
+                    let (path, digest, source) =
+                        (paths.value(*row), digests.value(*row), sources.value(*row));
+                    let local = find(path, digest).map_err(|e| RowError {
+                        retryable: true,
+                        ..RowError::lasting("file", format!("{e:#}"))
+                    })?;
+                    let source = if source == "already" {
+                        HounsfieldSource::Already
+                    } else {
+                        HounsfieldSource::Header
+                    };
                     let nifti = scan::read(&local, scan::file_name(path), source)?;
                     let (volume, _) = scan::volume(nifti);
-                    let volume = resample(&volume, &grid).map_err(|e| RowError::lasting("geometry", e.to_string()))?;
-                    let voxels = keep(&side_file::encode(&volume)).map_err(|e| RowError { retryable: true, ..RowError::lasting("store", format!("{e:#}")) })?;
+                    let volume =
+                        resample(&volume, &grid).map_err(|e| RowError::lasting("geometry", e.to_string()))?;
+                    let voxels = keep(&side_file::encode(&volume)).map_err(|e| RowError {
+                        retryable: true,
+                        ..RowError::lasting("store", format!("{e:#}"))
+                    })?;
                     Ok(columns(&volume, &voxels.to_string()))
                 })
                 .collect();
             for (row, made) in chunk.iter().zip(made) {
                 match made {
-                    Ok(columns) => io.answer(&[*row], &[1], &RecordBatch::try_new(schema.clone(), columns)?)?,
+                    Ok(columns) => {
+                        io.answer(&[*row], &[1], &RecordBatch::try_new(schema.clone(), columns)?)?
+                    }
                     Err(error) => io.refuse(*row, error)?,
                 }
             }

@@ -27,7 +27,6 @@ impl Phrases {
             Finding::Cardiomegaly => CARDIOMEGALY,
             Finding::HiatalHernia => HIATAL_HERNIA,
             Finding::Emphysema => EMPHYSEMA,
-            Finding::LungNodule if appearance.nodule_diameters_mm.len() > 1 => LUNG_NODULES,
             Finding::LungNodule => LUNG_NODULE,
             Finding::PleuralEffusion => PLEURAL_EFFUSION,
             Finding::Consolidation => CONSOLIDATION,
@@ -126,49 +125,29 @@ const CONSOLIDATION: Phrases = Phrases {
 const LUNG_NODULE: Phrases = Phrases {
     noun: "lung nodule",
     present: &[
-        "A nodule of {diameter} mm is observed in the {nodule lobe}.",
-        "There is a solid pulmonary nodule in the {nodule lobe} measuring {diameter} mm in diameter.",
-        "A well-defined nodular density measuring {diameter} mm is seen in the {nodule lobe}.",
-        "A {diameter} mm round nodular lesion is present in the {nodule lobe}.",
-        "A solitary lung nodule, {diameter} mm in diameter, is noted in the {nodule lobe}.",
-    ],
-    doubtful: DOUBTFUL_NODULE,
-    absent: ABSENT_NODULE,
-    short: &[
-        "Lung nodule in the {nodule lobe}.",
-        "Solitary pulmonary nodule.",
-        "{diameter} mm pulmonary nodule.",
-    ],
-};
-
-const LUNG_NODULES: Phrases = Phrases {
-    noun: "lung nodule",
-    present: &[
-        "Several pulmonary nodules are observed, the largest in the {nodule lobe} with a diameter of {diameter} mm.",
-        "There are multiple lung nodules; the largest measures {diameter} mm and lies in the {nodule lobe}.",
-        "Nodules are seen in the lungs, up to {diameter} mm in the {nodule lobe}.",
+        "Multiple pulmonary nodules are observed, the largest in the {nodule lobe} with a diameter of {diameter} mm.",
+        "There are numerous lung nodules; the largest measures {diameter} mm and lies in the {nodule lobe}.",
+        "Solid nodules are seen in both lungs, up to {diameter} mm in the {nodule lobe}.",
         "Multiple nodular densities are present, the largest of which measures {diameter} mm in the {nodule lobe}.",
+        "Both lungs contain round nodular lesions, for example one of {diameter} mm in the {nodule lobe}.",
+        "A {diameter} mm nodule in the {nodule lobe} and many smaller nodules are noted.",
     ],
-    doubtful: DOUBTFUL_NODULE,
-    absent: ABSENT_NODULE,
-    short: &["Pulmonary nodules.", "Multiple lung nodules up to {diameter} mm.", "Nodules in the lungs."],
+    doubtful: &[
+        "Possible small pulmonary nodules.",
+        "A small nodule next to a vessel cannot be excluded.",
+        "Focal densities are suspicious for lung nodules.",
+        "There may be subcentimetre nodules.",
+    ],
+    absent: &[
+        "No pulmonary nodule.",
+        "No nodule was detected in either lung.",
+        "Lung nodules were not observed.",
+        "There is no evidence of a pulmonary nodule or mass.",
+        "The lungs are aerated without nodules.",
+        "No suspicious mass or nodule is seen.",
+    ],
+    short: &["Pulmonary nodules.", "Multiple lung nodules up to {diameter} mm.", "Nodules in both lungs."],
 };
-
-const DOUBTFUL_NODULE: &[&str] = &[
-    "Possible small pulmonary nodule.",
-    "A small nodule next to a vessel cannot be excluded.",
-    "A focal density is suspicious for a lung nodule.",
-    "There may be a subcentimetre nodule.",
-];
-
-const ABSENT_NODULE: &[&str] = &[
-    "No pulmonary nodule.",
-    "No nodule was detected in either lung.",
-    "Lung nodules were not observed.",
-    "There is no evidence of a pulmonary nodule or mass.",
-    "The lungs are aerated without nodules.",
-    "No suspicious mass or nodule is seen.",
-];
 
 const EMPHYSEMA: Phrases = Phrases {
     noun: "emphysema",

@@ -73,8 +73,8 @@ impl Anatomy {
             heart_mm: [heart, (0.80 * heart).min(0.66 * cavity_mm[1]), 0.78 * heart],
             aorta_radius_mm: patient.random_range(12.0..15.5),
             arch_z_mm: patient.random_range(48.0..64.0),
-            lung_hu: patient.random_range(-875.0..-820.0),
-            bone_hu: patient.random_range(280.0..480.0),
+            lung_hu: patient.random_range(-860.0..-825.0),
+            bone_hu: patient.random_range(250.0..380.0),
             rib_pitch_mm: patient.random_range(24.0..29.0),
             breast_mm: if patient.random_bool(0.5) { patient.random_range(18.0..32.0) } else { 0.0 },
             fluid_y_mm: [f64::NEG_INFINITY; 2],
@@ -122,6 +122,11 @@ impl Anatomy {
             && self.outside_mediastinum_mm(point) > margin_mm
             && heart.distance_mm(point) > margin_mm + EPICARDIAL_FAT_MM
             && point[2] + margin_mm < SCANNED_TO_Z_MM
+    }
+
+    /// Whether `point` is inside the ribs, in chest or upper abdomen.
+    pub(super) fn is_in_cavity(&self, point: [f64; 3]) -> bool {
+        self.outside_cavity_mm(point) < 0.0
     }
 
     /// A point in `lobe`, `share` of the way from its middle to its border along each axis (-1 to 1).
@@ -201,7 +206,7 @@ impl Anatomy {
         if self.breast_mm == 0.0 {
             return Vec::new();
         }
-        vec![Solid::over_air(breast(1.0), FAT_HU + 20.0), Solid::over_air(breast(-1.0), FAT_HU + 20.0)]
+        vec![Solid::in_room(breast(1.0), FAT_HU + 20.0), Solid::in_room(breast(-1.0), FAT_HU + 20.0)]
     }
 
     /// Liver, spleen and stomach, below the diaphragm. The stomach's gas is in front of its fluid, for the patient
@@ -272,7 +277,7 @@ impl Anatomy {
         };
         let [_, y, z] = self.heart_centre_mm;
         let mut solids = vec![
-            Solid::over_air(heart(EPICARDIAL_FAT_MM), FAT_HU + 15.0),
+            Solid::in_lung(heart(EPICARDIAL_FAT_MM), FAT_HU + 15.0),
             Solid::new(heart(0.0), BLOOD_HU),
             vessel([24.0, 4.0, z], [20.0, 6.0, 125.0], 9.0),
             vessel([-12.0, y + 12.0, z + 25.0], [-16.0, 4.0, 22.0], 13.0),

@@ -32,15 +32,15 @@ pub(super) fn solids(scan: &Scan, anatomy: &Anatomy, seed: u64) -> Vec<Solid> {
 /// Branches that taper from each hilum to the periphery.
 fn vessels(anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Solid> {
     let mut solids = Vec::new();
-    for lobe in [Lobe::RightUpper, Lobe::RightMiddle, Lobe::RightLower, Lobe::LeftUpper, Lobe::LeftLower] {
+    for lobe in Lobe::ALL {
         let hilum = match lobe {
             Lobe::RightUpper | Lobe::RightMiddle | Lobe::RightLower => [34.0, -8.0, 12.0],
             Lobe::LeftUpper | Lobe::LeftLower => [-36.0, -10.0, 14.0],
         };
-        for _ in 0..5 {
+        for _ in 0..4 {
             let to = anatomy.in_lobe(lobe, [(); 3].map(|()| rng.random_range(-1.1..1.1)));
-            let radii = [rng.random_range(2.6..3.8), 1.0];
-            solids.push(Solid::over_air(Shape::Capsule { from: hilum, to, radii }, VESSEL_HU));
+            let radii = [rng.random_range(1.8..2.8), 1.0];
+            solids.push(Solid::in_lung(Shape::Capsule { from: hilum, to, radii }, VESSEL_HU));
         }
     }
     solids
@@ -54,7 +54,7 @@ fn nodules(scan: &Scan, anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Solid> {
         let radius_mm = diameter_mm / 2.0;
         let centre = aerated_point(anatomy, lobe, radius_mm + 3.0, rng);
         solids.push(Solid::new(Shape::sphere(centre, radius_mm), NODULE_HU));
-        lobe = pick(rng, &LOBES);
+        lobe = pick(rng, &Lobe::ALL);
     }
     solids
 }
@@ -67,9 +67,9 @@ fn consolidation(lobe: Lobe, anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Sol
         [0, 1, 2].map(|axis| middle[axis] + offset[axis])
     };
     let mut solids: Vec<Solid> =
-        (0..8).map(|_| Solid::over_air(Shape::sphere(around(24.0), 22.0), CONSOLIDATION_HU)).collect();
+        (0..12).map(|_| Solid::in_lung(Shape::sphere(around(32.0), 27.0), CONSOLIDATION_HU)).collect();
     solids.extend((0..3).map(|_| {
-        let bronchus = Shape::Capsule { from: around(6.0), to: around(24.0), radii: [2.5, 1.5] };
+        let bronchus = Shape::Capsule { from: around(6.0), to: around(24.0), radii: [3.5, 2.0] };
         Solid::new(bronchus, BRONCHUS_HU)
     }));
     solids
@@ -87,10 +87,10 @@ fn emphysema(anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Solid> {
     ];
     (0..60)
         .map(|_| {
-            let radius_mm = rng.random_range(9.0..18.0);
+            let radius_mm = rng.random_range(11.0..20.0);
             let lobe = pick(rng, &upper_first);
             let centre = anatomy.in_lobe(lobe, [(); 3].map(|()| rng.random_range(-1.4..1.4)));
-            Solid::over_air(Shape::sphere(centre, radius_mm), EMPHYSEMA_HU)
+            Solid::in_lung(Shape::sphere(centre, radius_mm), EMPHYSEMA_HU)
         })
         .collect()
 }
@@ -99,7 +99,7 @@ fn emphysema(anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Solid> {
 fn calcification(anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Solid> {
     let aorta = anatomy.aorta();
     let wall_mm = anatomy.aorta_radius_mm() - 1.0;
-    (0..rng.random_range(10..=16))
+    (0..rng.random_range(26..=38))
         .map(|_| {
             // Segments 2 to 4 are the arch, 5 is the descending aorta, of which the lowest part is not scanned.
             let segment = rng.random_range(2..=5_usize);
@@ -109,8 +109,8 @@ fn calcification(anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Solid> {
                 let (from, to) = (aorta[segment][axis], aorta[segment + 1][axis]);
                 from + share * (to - from) + wall_mm * outwards[axis]
             });
-            let semi_axes = [(); 3].map(|()| rng.random_range(3.0..5.5));
-            Solid::new(Shape::Ellipsoid { centre, semi_axes }, rng.random_range(700.0..1300.0))
+            let semi_axes = [(); 3].map(|()| rng.random_range(4.0..6.5));
+            Solid::new(Shape::Ellipsoid { centre, semi_axes }, rng.random_range(900.0..1500.0))
         })
         .collect()
 }
@@ -131,7 +131,7 @@ fn hiatal_hernia(anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Solid> {
 /// Metal, as thick as it looks with its blooming.
 fn medical_material(device: Device, anatomy: &Anatomy) -> Vec<Solid> {
     let wire =
-        |from: [f64; 3], to: [f64; 3]| Solid::new(Shape::Capsule { from, to, radii: [2.2; 2] }, METAL_HU);
+        |from: [f64; 3], to: [f64; 3]| Solid::new(Shape::Capsule { from, to, radii: [2.6; 2] }, METAL_HU);
     let heart = anatomy.heart_centre_mm();
     match device {
         Device::Pacemaker => {
@@ -156,23 +156,20 @@ fn medical_material(device: Device, anatomy: &Anatomy) -> Vec<Solid> {
                 wire([21.0, 5.0, 84.0], [23.0, 4.0, 8.0]),
             ]
         }
-        Device::SternotomyWires => (0..5)
+        Device::SternotomyWires => (0..6)
             .map(|loop_number| {
-                let [x, y, z] = anatomy.sternum_mm(-35.0 + 27.0 * f64::from(loop_number));
-                wire([x - 14.0, y, z], [x + 14.0, y, z])
+                let [x, y, z] = anatomy.sternum_mm(-38.0 + 23.0 * f64::from(loop_number));
+                wire([x - 16.0, y, z], [x + 16.0, y, z])
             })
             .collect(),
     }
 }
 
-const LOBES: [Lobe; 5] =
-    [Lobe::RightUpper, Lobe::RightMiddle, Lobe::RightLower, Lobe::LeftUpper, Lobe::LeftLower];
-
 const VESSEL_HU: f64 = 40.0;
 const NODULE_HU: f64 = 35.0;
 const CONSOLIDATION_HU: f64 = 30.0;
 const BRONCHUS_HU: f64 = -900.0;
-const EMPHYSEMA_HU: f64 = -975.0;
+const EMPHYSEMA_HU: f64 = -985.0;
 const STOMACH_HU: f64 = 30.0;
 const GAS_HU: f64 = -900.0;
 const METAL_HU: f64 = 3000.0;

@@ -5,29 +5,36 @@ pub(super) struct Solid {
     pub(super) shape: Shape,
     /// Attenuation of the material.
     pub(super) hounsfield: f64,
-    /// What it replaces.
-    pub(super) over: Over,
+    /// The one region where it is drawn; everywhere for `None`.
+    pub(super) only_in: Option<Region>,
 }
 
 impl Solid {
     /// A solid that replaces whatever was there.
     pub(super) fn new(shape: Shape, hounsfield: f64) -> Self {
-        Solid { shape, hounsfield, over: Over::Anything }
+        Solid { shape, hounsfield, only_in: None }
     }
 
-    /// A solid that replaces air and aerated lung only.
-    pub(super) fn over_air(shape: Shape, hounsfield: f64) -> Self {
-        Solid { shape, hounsfield, over: Over::Air }
+    /// A solid that replaces lung only: a vessel does not go on into the heart, nor a consolidation into a rib.
+    pub(super) fn in_lung(shape: Shape, hounsfield: f64) -> Self {
+        Solid { shape, hounsfield, only_in: Some(Region::Lung) }
+    }
+
+    /// A solid that replaces the air around the body only.
+    pub(super) fn in_room(shape: Shape, hounsfield: f64) -> Self {
+        Solid { shape, hounsfield, only_in: Some(Region::Room) }
     }
 }
 
-/// What a solid may replace.
-#[derive(PartialEq, Eq)]
-pub(super) enum Over {
-    /// Whatever was there.
-    Anything,
-    /// Air and aerated lung: a vessel does not go on into the heart, nor a consolidation into a rib.
-    Air,
+/// Where a voxel is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Region {
+    /// In the air around the body.
+    Room,
+    /// In aerated lung.
+    Lung,
+    /// In anything else.
+    Tissue,
 }
 
 /// A shape in world coordinates, in mm.
