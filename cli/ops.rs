@@ -75,5 +75,5 @@ fn description(property: &Value, root: &Value) -> String {
 
 fn first_sentence(schema: &Value) -> String {
     let text = schema["description"].as_str().unwrap_or_default().replace('\n', " ");
-    text.split_inclusive(['.', ':']).next().unwrap_or_default().trim_end_matches([':', '.']).to_owned()
+    text.split(". ").next().unwrap_or_default().trim_end_matches('.').to_owned()
 }

@@ -18,7 +18,6 @@
 //! manifest, then action, then run). Whatever moment a process is killed at, the store is valid.
 
 // A test that meets an error has failed: that is what a panic says.
-#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod action;
 pub mod digest;

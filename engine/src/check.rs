@@ -150,10 +150,9 @@ fn cycle_diagnostic(spec: &Spec, cycle: &[usize]) -> Diagnostic {
     let span = edge(0).map_or(spec.steps[cycle[0]].span, |f| f.span);
     let message = format!("steps read each other in a circle: {}", path.join(" -> "));
     let mut diagnostic = Diagnostic::error(span, message);
-    for at in 0..cycle.len() {
+    for (at, place) in cycle.iter().enumerate() {
         if let Some(from) = edge(at) {
-            diagnostic =
-                diagnostic.label(from.span, format!("`{}` reads `{}`", name(cycle[at]), from.step()));
+            diagnostic = diagnostic.label(from.span, format!("`{}` reads `{}`", name(*place), from.step()));
         }
     }
     diagnostic.help("take one of these inputs away")

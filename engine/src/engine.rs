@@ -1,4 +1,4 @@
-//! Plan and run: one function, [`Walk::decide`], says what becomes of a step; `plan` shows what it says and
+//! Plan and run: one function, `Walk::decide`, says what becomes of a step; `plan` shows what it says and
 //! `run` does it.
 
 use std::collections::BTreeMap;
@@ -586,7 +586,7 @@ impl<'a> Walk<'a> {
             }
         }
         let head = Head { pipeline: record.pipeline.clone(), run: record.run.clone(), steps };
-        Ok(self.engine.store.set_head(&head)?)
+        self.engine.store.set_head(&head)
     }
 
     fn end(&self) -> End {

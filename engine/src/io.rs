@@ -202,7 +202,7 @@ impl Io<'_> {
     /// When the memo does not open.
     pub fn memo(&self, name: &str) -> anyhow::Result<Memo> {
         let digest = self.store.secret().digest("argent shared memo", name.as_bytes());
-        Ok(self.store.memo(&digest)?)
+        self.store.memo(&digest)
     }
 
     /// The key of a question in a shared memo.
@@ -215,7 +215,7 @@ impl Io<'_> {
     /// # Errors
     /// When the store does not take it.
     pub fn keep(&self, bytes: &[u8]) -> anyhow::Result<Digest> {
-        Ok(self.store.put_bytes(bytes)?)
+        self.store.put_bytes(bytes)
     }
 
     /// The local path of a side file, its content verified.
@@ -244,7 +244,7 @@ impl Io<'_> {
     /// A function that keeps side files, for use on other threads.
     pub fn keeper(&self) -> impl Fn(&[u8]) -> anyhow::Result<Digest> + Send + Sync + use<> {
         let store = self.store.clone();
-        move |bytes| Ok(store.put_bytes(bytes)?)
+        move |bytes| store.put_bytes(bytes)
     }
 
     /// A function that finds side files, for use on other threads.

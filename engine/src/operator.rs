@@ -341,8 +341,11 @@ pub struct Entry {
     /// Whether it is local, free and quick, so that `plan` itself runs it to show exact rows after it.
     pub quick: bool,
     schema: fn() -> Value,
-    decode: fn(Value) -> Result<(Box<dyn Operator>, Value), serde_json::Error>,
+    decode: Decode,
 }
+
+/// Parameters to the operator and its whole serialised form.
+type Decode = fn(Value) -> Result<(Box<dyn Operator>, Value), serde_json::Error>;
 
 impl Entry {
     /// The entry of an operator type.

@@ -1,6 +1,6 @@
 //! What operators that read tabular files share: their files, and the columns that parameters name in them.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::Context;
 use argent_engine::operator::{FILES, nearest};
@@ -44,7 +44,7 @@ pub(crate) fn missing_columns(
     problems
 }
 
-fn missing_in(path: &PathBuf, named: &[(Vec<String>, String)]) -> Vec<Problem> {
+fn missing_in(path: &Path, named: &[(Vec<String>, String)]) -> Vec<Problem> {
     let shown = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let columns = match records::header(path, &shown) {
         Ok(columns) => columns,

@@ -8,8 +8,6 @@
 //! The order of the work is fixed: scale to Hounsfield units, clip to [`HOUNSFIELD_RANGE`], resample.
 //! Windowing, cropping and normalising come later and elsewhere.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))]
-
 pub mod nifti;
 pub mod resample;
 pub mod side_file;

@@ -12,8 +12,6 @@
 //! Every layer partitions its work by shape alone and adds in a fixed order, so that results do not depend on
 //! the number of threads. They do depend on the processor: the matrix kernels are chosen at run time.
 
-#![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test fails by panicking"))]
-
 pub mod batch_norm;
 pub mod conv;
 pub mod infer;

@@ -12,8 +12,6 @@
 //! this crate shows text of a prompt or of an answer. Nothing leaves for a public address unless
 //! [`Egress::Allow`] says so.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))]
-
 mod answer;
 mod backoff;
 mod client;

@@ -92,7 +92,6 @@ fn with_plural(word: &str) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a step that fails fails the test")]
 mod tests {
     use super::*;
     use regex::Regex;

@@ -1,8 +1,6 @@
 //! Every statistic against reference implementations: scikit-learn, SciPy, statsmodels and, for DeLong, the
 //! definition in exact fractions. `golden.py` beside this file made `golden.json` and names each reference.
 
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
-
 use argent_stats::*;
 use serde::Deserialize;
 

@@ -1,8 +1,6 @@
 //! What no reference implementation says: what is undefined, what is an error, how ties are broken, and that a
 //! bootstrap repeats.
 
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
-
 use argent_stats::*;
 
 const LEVEL: f64 = 0.95;

@@ -363,8 +363,11 @@ impl EvalClassification {
     }
 }
 
+/// One measure of a finding's score.
+type Measure = fn(&Score) -> Option<f64>;
+
 /// The averaged measures and where a finding's score has them.
-const MEASURES: [(&str, fn(&Score) -> Option<f64>); 4] = [
+const MEASURES: [(&str, Measure); 4] = [
     ("auc", |s| s.auc),
     ("f1", |s| s.f1),
     ("sensitivity", |s| s.sensitivity),

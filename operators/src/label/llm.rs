@@ -586,7 +586,7 @@ impl<'a, 'b> Batch<'a, 'b> {
 
     /// Sends what has no answer yet, and answers the rows as they become complete.
     fn ask(mut self) -> anyhow::Result<()> {
-        let to_send = self.to_send()?;
+        let to_send = self.open_questions()?;
         for row in self.rows.keys().copied().collect::<Vec<_>>() {
             self.complete(row)?;
         }
@@ -649,7 +649,7 @@ impl<'a, 'b> Batch<'a, 'b> {
     }
 
     /// The distinct questions that are to be sent, in the order of the rows.
-    fn to_send(&mut self) -> anyhow::Result<Vec<ToSend>> {
+    fn open_questions(&mut self) -> anyhow::Result<Vec<ToSend>> {
         let mut all = Vec::new();
         for question in self.rows.values().flatten() {
             if self.open.contains_key(&question.key) {

@@ -73,6 +73,9 @@ impl State {
     }
 }
 
+/// A finding's id, or why there is none, and its cell.
+type FindingCell = (Result<String, String>, Option<String>);
+
 impl LabelsTable {
     /// The finding's id from its id or name in a file.
     fn finding(&self, text: &str) -> Option<&str> {
@@ -101,11 +104,7 @@ impl LabelsTable {
     }
 
     /// The findings and cells of one record.
-    fn findings_of(
-        &self,
-        records: &Records,
-        cells: &Cells,
-    ) -> anyhow::Result<Vec<(Result<String, String>, Option<String>)>> {
+    fn findings_of(&self, records: &Records, cells: &Cells) -> anyhow::Result<Vec<FindingCell>> {
         if let Some(long) = &self.long {
             let name = cells[tabular::column(records, &long.finding)?].clone().unwrap_or_default();
             let finding = self.finding(&name).map(str::to_owned);

@@ -36,7 +36,6 @@ impl Operator for Sql {
 
     fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
         let statements = DFParser::parse_sql(&self.query).map_err(|error| {
-            let error = datafusion::error::DataFusionError::from(error);
             vec![Problem::at(["with", "query"], format!("the query does not read: {}", message(&error)))]
         })?;
         let tree: Vec<String> = statements.iter().map(ToString::to_string).collect();
@@ -50,7 +49,7 @@ impl Operator for Sql {
         for (port, input) in &inputs.ports {
             let empty = RecordBatch::new_empty(input.schema.clone());
             let empty = marked(&empty).map_err(|e| at_query(e.to_string()))?;
-            session.register_batch(&table_name(port), empty).map_err(|e| at_query(message(&e)))?;
+            session.register_batch(table_name(port), empty).map_err(|e| at_query(message(&e)))?;
         }
         let frame = wait(plan(&session, &self.query)).map_err(|e| self.problem(&message(&e), inputs))?;
         if let Some(name) = changing_function(frame.logical_plan()).map_err(|e| at_query(message(&e)))? {
@@ -81,7 +80,7 @@ impl Operator for Sql {
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let session = step_session();
         for port in io.ports() {
-            session.register_batch(&table_name(&port), marked(io.input(&port)?)?)?;
+            session.register_batch(table_name(&port), marked(io.input(&port)?)?)?;
         }
         let schema = io.schema("")?;
         let batches =
