@@ -204,7 +204,7 @@ fn the_pipeline_that_the_language_was_designed_around_passes() {
 fn check_types_tells_the_columns_of_every_step() {
     let said = design_sandbox().succeeds(&["check", "chest-ct.yaml", "--types"]);
     let grid = said.out.split("grid (volumes.resample)").nth(1).unwrap();
-    let columns: Vec<&str> = grid.lines().skip(1).take_while(|line| line.starts_with("  ")).collect();
+    let columns: Vec<&str> = grid.lines().skip(1).map_while(|line| line.strip_prefix("  ")).collect();
     expect![[r#"
           id: text
           scan: text
