@@ -38,7 +38,8 @@ fn the_whole_job_runs_and_answers_sql() {
     let findings = sql(&sandbox, "select finding from scores order by auc");
     assert!(findings.len() >= 6, "{findings:?}");
     let volumes = sql(&sandbox, "select count(*) from volumes");
-    assert_eq!(sql(&sandbox, "select count(*) from embeddings where array_length(vector) > 0"), volumes);
+    let cohort = sql(&sandbox, "select count(*) from cohort");
+    assert_eq!(sql(&sandbox, "select count(*) from embeddings where array_length(vector) > 0"), cohort);
     assert_eq!(sql(&sandbox, "select count(distinct id) from quickstart.labels"), volumes);
     assert_eq!(sql(&sandbox, "select distinct round(spacing_mm[1], 9) from grid"), ["8.0"]);
     assert!(sql(&sandbox, "select step from argent.steps where action = 'made'").len() >= first.len());

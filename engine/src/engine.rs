@@ -585,6 +585,10 @@ impl<'a> Walk<'a> {
                 (None, _) => {}
             }
         }
+        // Names that stay where they are need no new record, and no wait for the disk.
+        if steps == self.head {
+            return Ok(());
+        }
         let head = Head { pipeline: record.pipeline.clone(), run: record.run.clone(), steps };
         self.engine.store.set_head(&head)
     }

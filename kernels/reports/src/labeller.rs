@@ -2,7 +2,7 @@
 
 use crate::assertion::{Assertion, Lexicon};
 use crate::headings::Headings;
-use crate::pack::{Pack, PackError};
+use crate::pack::{Finding, Mistake, Pack, PackError};
 use crate::probe::FindingProbes;
 use crate::sentences::{fold, split};
 use crate::tally::Tally;
@@ -74,8 +74,11 @@ impl Labeller {
     /// and a pack without findings.
     pub fn new(pack: &Pack) -> Result<Self, PackError> {
         let mut mistakes = pack.mistakes();
-        let findings =
-            pack.findings.iter().map(|finding| FindingProbes::new(finding, &mut mistakes)).collect();
+        let mut findings = Vec::with_capacity(pack.findings.len());
+        for (probes, found) in compiled(&pack.findings) {
+            findings.push(probes);
+            mistakes.extend(found);
+        }
         let lexicon = Lexicon::new(pack.language, &pack.cues, &mut mistakes);
         let headings = Headings::new(pack.language, &pack.cues, &mut mistakes);
         if mistakes.is_empty() {
@@ -161,4 +164,19 @@ impl Labeller {
 /// The range from the earlier of mention and cue to the end of the later.
 fn joined(mention: &Range<usize>, cue: Option<&Range<usize>>) -> Range<usize> {
     cue.map_or_else(|| mention.clone(), |cue| cue.start.min(mention.start)..cue.end.max(mention.end))
+}
+/// Compiles the patterns of each finding, in the order of the pack, on two threads: it is most of the work of
+/// reading a pack, and every command that checks a pipeline does it.
+fn compiled(findings: &[Finding]) -> Vec<(FindingProbes, Vec<Mistake>)> {
+    let compile = |finding: &Finding| {
+        let mut mistakes = Vec::new();
+        (FindingProbes::new(finding, &mut mistakes), mistakes)
+    };
+    let (first, second) = findings.split_at(findings.len() / 2);
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| second.iter().map(compile).collect::<Vec<_>>());
+        let mut all: Vec<_> = first.iter().map(compile).collect();
+        all.extend(other.join().expect("compiling a pattern does not panic"));
+        all
+    })
 }
