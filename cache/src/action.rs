@@ -63,8 +63,9 @@ impl Store {
     /// Records what a step made, and returns the record that now stands, with the digest of its blob.
     ///
     /// The first publication wins: where the key has a complete result without rows to retry and with no
-    /// more failed rows, whose blobs are there, that one is returned and `manifest` is dropped. Any other record is replaced. The tables
-    /// must be in the store already. When it returns, the record survives a power cut.
+    /// more failed rows, whose blobs are there, that one is returned and `manifest` is dropped. Any other
+    /// record is replaced. The tables must be in the store already. When it returns, the record survives a
+    /// power cut.
     pub fn publish(&self, manifest: &Manifest) -> Result<(Digest, Manifest)> {
         ensure!(
             manifest.stats.seconds.is_finite() && manifest.stats.usd.is_none_or(f64::is_finite),

@@ -17,8 +17,6 @@
 //! `tmp/`, synced, and only then gets its name, and what it refers to gets its name first (blobs, then
 //! manifest, then action, then run). Whatever moment a process is killed at, the store is valid.
 
-// A test that meets an error has failed: that is what a panic says.
-
 pub mod action;
 pub mod digest;
 mod durable;

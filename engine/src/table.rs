@@ -30,6 +30,14 @@ impl Table {
         }
     }
 
+    /// Whether it has a column.
+    fn has(&self, name: &str) -> bool {
+        match self {
+            Table::Stored(record) => record.columns.iter().any(|c| c.name == name),
+            Table::Listed(batch) => batch.column_by_name(name).is_some(),
+        }
+    }
+
     /// The digests of these columns.
     ///
     /// # Errors
@@ -73,7 +81,8 @@ impl Table {
     }
 }
 
-/// The columns of a list of files: `path`, as found below the spec's folder; `digest`; `bytes`.
+/// The columns of a list of files: `path`, as found below the spec's folder; `digest`; `bytes`, null where
+/// another step made the files and does not tell.
 pub fn files_schema() -> SchemaRef {
     column::schema([column::id("path"), column::source("digest"), column::whole("bytes")])
 }
@@ -86,7 +95,7 @@ pub fn files_on_disk(store: &Store, folder: &Path, patterns: &[String]) -> anyho
     let mut rows = Vec::new();
     for path in matching_paths(folder, patterns)? {
         let stat = store.file_digest(&path)?;
-        rows.push((shown_path(folder, &path), stat.digest, stat.bytes));
+        rows.push((shown_path(folder, &path), stat.digest, Some(i64::try_from(stat.bytes)?)));
     }
     files_batch(rows)
 }
@@ -118,8 +127,8 @@ pub fn matching_paths(folder: &Path, patterns: &[String]) -> anyhow::Result<Vec<
 /// When a pattern is not one, or none of the paths matches.
 pub fn files_of_table(store: &Store, table: &Table, patterns: &[String]) -> anyhow::Result<RecordBatch> {
     let batch = table.read(store, &["path".into(), "digest".into()])?;
-    let sizes = table.read(store, &["bytes".into()]).ok();
-    let sizes = sizes.as_ref().and_then(|b| b.column(0).as_primitive_opt::<Int64Type>().cloned());
+    let sizes = table.has("bytes").then(|| table.read(store, &["bytes".into()])).transpose()?;
+    let sizes = sizes.and_then(|b| b.column(0).as_primitive_opt::<Int64Type>().cloned());
     let patterns: Vec<glob::Pattern> = patterns
         .iter()
         .map(|p| glob::Pattern::new(p).with_context(|| format!("`{p}` is not a glob pattern")))
@@ -131,11 +140,8 @@ pub fn files_of_table(store: &Store, table: &Table, patterns: &[String]) -> anyh
         if patterns.iter().any(|p| p.matches(path)) && digests.is_valid(row) {
             let digest: Digest = digests.value(row).parse()?;
             // Only what opens a file verifies it: listing must not read a whole data set.
-            rows.push((
-                path.to_owned(),
-                digest,
-                sizes.as_ref().map_or(0, |sizes| sizes.value(row).max(0) as u64),
-            ));
+            let bytes = sizes.as_ref().filter(|sizes| sizes.is_valid(row)).map(|sizes| sizes.value(row));
+            rows.push((path.to_owned(), digest, bytes));
         }
     }
     if rows.is_empty() {
@@ -144,11 +150,11 @@ pub fn files_of_table(store: &Store, table: &Table, patterns: &[String]) -> anyh
     files_batch(rows)
 }
 
-fn files_batch(mut rows: Vec<(String, Digest, u64)>) -> anyhow::Result<RecordBatch> {
+fn files_batch(mut rows: Vec<(String, Digest, Option<i64>)>) -> anyhow::Result<RecordBatch> {
     rows.sort();
     let paths = StringArray::from_iter_values(rows.iter().map(|r| r.0.as_str()));
     let digests = StringArray::from_iter_values(rows.iter().map(|r| r.1.to_string()));
-    let bytes = Int64Array::from_iter_values(rows.iter().map(|r| i64::try_from(r.2).unwrap_or(i64::MAX)));
+    let bytes: Int64Array = rows.iter().map(|r| r.2).collect();
     Ok(RecordBatch::try_new(files_schema(), vec![Arc::new(paths), Arc::new(digests), Arc::new(bytes)])?)
 }
 
