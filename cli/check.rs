@@ -13,7 +13,7 @@ use crate::table::count;
 
 /// Finds every mistake of a pipeline.
 pub(crate) fn check(check: &CheckArguments) -> anyhow::Result<ExitCode> {
-    let Checked { pipeline, diagnostics, sources } = checked(&check.spec);
+    let Checked { pipeline, diagnostics, sources } = checked(&check.spec, None);
     if check.json {
         let found: Vec<_> = diagnostics.iter().map(|d| d.located(&sources)).collect();
         println!("{}", json!({ "ok": pipeline.is_some(), "diagnostics": found }));

@@ -9,7 +9,7 @@ use arrow::util::pretty::pretty_format_batches;
 
 /// Shows the rows of a pipeline's steps that failed, and why.
 pub(crate) fn errors(arguments: &Arguments, wanted: &ErrorsArguments) -> anyhow::Result<ExitCode> {
-    let pipeline = match pipeline(&wanted.spec) {
+    let pipeline = match pipeline(arguments, &wanted.spec) {
         Ok(pipeline) => pipeline,
         Err(code) => return Ok(code),
     };

@@ -13,7 +13,7 @@ use crate::table::{aligned, seconds};
 
 /// Shows what a run would do.
 pub(crate) fn plan(arguments: &Arguments, plan: &PlanArguments) -> anyhow::Result<ExitCode> {
-    let pipeline = match pipeline(&plan.spec) {
+    let pipeline = match pipeline(arguments, &plan.spec) {
         Ok(pipeline) => pipeline,
         Err(code) => return Ok(code),
     };

@@ -13,7 +13,7 @@ use crate::table::count;
 
 /// Runs a pipeline.
 pub(crate) fn run(arguments: &Arguments, run: &RunArguments) -> anyhow::Result<ExitCode> {
-    let pipeline = match pipeline(&run.spec) {
+    let pipeline = match pipeline(arguments, &run.spec) {
         Ok(pipeline) => pipeline,
         Err(code) => return Ok(code),
     };

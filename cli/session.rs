@@ -10,7 +10,7 @@ use anyhow::Context;
 use argent_cache::Store;
 use argent_engine::diagnostic::{Diagnostic, Sources};
 use argent_engine::spec::{Given, has_errors};
-use argent_engine::{Pipeline, check, spec};
+use argent_engine::{Pipeline, StaticAnswers, check, spec};
 
 use crate::args::{Arguments, SpecArguments};
 use crate::render::render;
@@ -25,15 +25,16 @@ pub(crate) struct Checked {
     pub(crate) sources: Sources,
 }
 
-/// Reads and checks a pipeline.
-pub(crate) fn checked(arguments: &SpecArguments) -> Checked {
+/// Reads and checks a pipeline; a store that is there lends what it remembers of earlier checks.
+pub(crate) fn checked(arguments: &SpecArguments, store: Option<&Store>) -> Checked {
     let mut sources = Sources::default();
     let given = Given { set: arguments.set.clone(), environment: std::env::vars().collect() };
     let (spec, mut diagnostics) = spec::read(&arguments.spec, &given, &mut sources);
     let registry = argent_operators::registry();
     let mut pipeline = None;
     if let Some(spec) = spec {
-        let (checked, more) = check::check(&spec, &registry);
+        let statics = store.map(|store| StaticAnswers::read(store, &spec.name)).unwrap_or_default();
+        let (checked, more) = check::check(&spec, &registry, statics);
         diagnostics.extend(more);
         pipeline = checked.filter(|_| !has_errors(&diagnostics));
     }
@@ -41,8 +42,10 @@ pub(crate) fn checked(arguments: &SpecArguments) -> Checked {
 }
 
 /// The pipeline; where it is wrong, its mistakes are shown and the exit code is given instead.
-pub(crate) fn pipeline(arguments: &SpecArguments) -> Result<Pipeline, ExitCode> {
-    let checked = checked(arguments);
+pub(crate) fn pipeline(arguments: &Arguments, spec: &SpecArguments) -> Result<Pipeline, ExitCode> {
+    // A store that does not open is told of by those who need it.
+    let store = existing_store(arguments, Some(&spec.spec)).ok();
+    let checked = checked(spec, store.as_ref());
     if !checked.diagnostics.is_empty() {
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         eprintln!("{}", render(&checked.diagnostics, &checked.sources, colour));

@@ -13,7 +13,7 @@ use crate::table::{count, seconds};
 
 /// Says why a step would run again, and where its last result came from.
 pub(crate) fn why(arguments: &Arguments, why: &WhyArguments) -> anyhow::Result<ExitCode> {
-    let pipeline = match pipeline(&why.spec) {
+    let pipeline = match pipeline(arguments, &why.spec) {
         Ok(pipeline) => pipeline,
         Err(code) => return Ok(code),
     };

@@ -101,6 +101,21 @@ impl Store {
         self.read_records("pipelines")
     }
 
+    /// The static answers kept for a pipeline, as their owner wrote them; none where they do not read, since
+    /// they can be worked out again.
+    pub fn statics(&self, pipeline: &str) -> Option<Vec<u8>> {
+        check_file_name("a pipeline", pipeline).ok()?;
+        fs::read(self.record_path("statics", pipeline)).ok()
+    }
+
+    /// Keeps the static answers of a pipeline, in place of what was kept before.
+    ///
+    /// It is an error if the name is not a plain file name, or the store cannot be written.
+    pub fn set_statics(&self, pipeline: &str, answers: &[u8]) -> Result<()> {
+        check_file_name("a pipeline", pipeline)?;
+        self.replace_file(&self.record_path("statics", pipeline), answers)
+    }
+
     fn record_path(&self, folder: &str, name: &str) -> PathBuf {
         self.root().join(folder).join(format!("{name}.json"))
     }

@@ -20,7 +20,7 @@ use crate::scratch::{self, Scratch};
 use crate::stat_cache::StatCache;
 
 /// The folders of a store.
-const FOLDERS: [&str; 7] = ["cas", "actions", "memo", "runs", "pipelines", "tmp", "locks"];
+const FOLDERS: [&str; 8] = ["cas", "actions", "memo", "runs", "pipelines", "statics", "tmp", "locks"];
 
 /// What keys the digests of blobs and of files.
 pub(crate) const BLOB_DOMAIN: &str = "argent blob v1";

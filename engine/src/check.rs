@@ -17,17 +17,23 @@ use crate::pipeline::{ContractOf, Node, NodeInput, Pipeline, TableShape};
 use crate::rows::{full_schema, planned_error_schema};
 use crate::shape;
 use crate::spec::{From, Spec, Step, has_errors};
+use crate::statics::{StaticAnswers, static_key};
 use crate::table::{files_schema, matching_paths};
 use crate::yaml;
 
-/// Checks a spec against the operators that there are. The pipeline is there only when nothing is wrong.
-pub fn check(spec: &Spec, registry: &Registry) -> (Option<Pipeline>, Vec<Diagnostic>) {
+/// Checks a spec against the operators that there are, with the static answers that a store remembers. The
+/// pipeline is there only when nothing is wrong.
+pub fn check(
+    spec: &Spec,
+    registry: &Registry,
+    statics: StaticAnswers,
+) -> (Option<Pipeline>, Vec<Diagnostic>) {
     let mut out = Vec::new();
     let decoded: Vec<Decoded> =
         spec.steps.iter().map(|step| decode(spec, step, registry, &mut out)).collect();
     unknown_steps(spec, &mut out);
     let order = order(spec, &mut out);
-    let mut checker = Checker { spec, registry, nodes: Vec::new(), places: BTreeMap::new(), out };
+    let mut checker = Checker { spec, registry, statics, nodes: Vec::new(), places: BTreeMap::new(), out };
     let mut decoded: Vec<Option<Decoded>> = decoded.into_iter().map(Some).collect();
     for place in order {
         let step = &spec.steps[place];
@@ -35,12 +41,12 @@ pub fn check(spec: &Spec, registry: &Registry) -> (Option<Pipeline>, Vec<Diagnos
             checker.add(step, decoded);
         }
     }
-    let Checker { nodes, out, .. } = checker;
+    let Checker { nodes, statics, out, .. } = checker;
     if has_errors(&out) || nodes.is_empty() {
         return (None, out);
     }
-    let pipeline =
-        Pipeline { name: spec.name.clone(), spec: spec.path.clone(), folder: spec.folder.clone(), nodes };
+    let (name, path, folder) = (spec.name.clone(), spec.path.clone(), spec.folder.clone());
+    let pipeline = Pipeline { name, spec: path, folder, nodes, statics };
     (Some(pipeline), out)
 }
 
@@ -161,6 +167,7 @@ fn cycle_diagnostic(spec: &Spec, cycle: &[usize]) -> Diagnostic {
 struct Checker<'a> {
     spec: &'a Spec,
     registry: &'a Registry,
+    statics: StaticAnswers,
     nodes: Vec<Node>,
     /// By step name: its place among the nodes, where it is sound.
     places: BTreeMap<String, usize>,
@@ -175,7 +182,9 @@ impl Checker<'_> {
         let Some(inputs) = self.inputs(step, &ports) else { return };
         self.files_are_there(step, &*operator, &inputs);
         let Some(schemas) = self.schemas(step, &ports, &inputs, entry) else { return };
-        let signature = match operator.signature(&schemas) {
+        let all = step.with.to_json();
+        let signature = self.signature(entry, &*operator, &all, &decoded.files, &schemas);
+        let signature = match signature {
             Ok(signature) => signature,
             Err(problems) => {
                 self.out.extend(problems.iter().map(|p| problem(step, p)));
@@ -203,6 +212,22 @@ impl Checker<'_> {
             contract: None,
         });
         self.contracts(step, place);
+    }
+
+    /// What the operator reads and makes: remembered, or worked out now.
+    fn signature(
+        &self,
+        entry: &Entry,
+        operator: &dyn Operator,
+        params: &Value,
+        files: &ConfigFiles,
+        inputs: &Inputs,
+    ) -> Result<Signature, Vec<Problem>> {
+        if !entry.remembered {
+            return operator.signature(inputs);
+        }
+        let key = static_key(entry.name, params, &files.used, inputs);
+        self.statics.signature(&key, operator, inputs)
     }
 
     /// The nodes that fill the step's ports; none where one of them is wrong or missing.
@@ -371,7 +396,9 @@ impl Checker<'_> {
                 ports: BTreeMap::from([("result".to_owned(), table)]),
                 folder: self.spec.folder.clone(),
             };
-            let signature = operator.load(&mut files).and_then(|()| operator.signature(&inputs));
+            let loaded = operator.load(&mut files);
+            let signature =
+                loaded.and_then(|()| self.signature(entry, &*operator, &params, &files, &inputs));
             match signature {
                 Err(problems) => self.out.extend(problems.iter().map(|p| {
                     let message = format!("the contract does not read: {}", p.message);

@@ -163,7 +163,7 @@ impl Engine<'_> {
         record.ok = end == End::Done;
         walk.publish_names(&record)?;
         self.store.write_run(&record)?;
-        self.store.save_stat_cache()?;
+        self.keep_caches()?;
         Ok(Outcome { record, end })
     }
 
@@ -181,8 +181,14 @@ impl Engine<'_> {
                 planned.push(step);
             }
         }
-        self.store.save_stat_cache()?;
+        self.keep_caches()?;
         Ok(planned)
+    }
+
+    /// Keeps what makes the next plan quick.
+    fn keep_caches(&self) -> anyhow::Result<()> {
+        self.store.save_stat_cache()?;
+        self.pipeline.statics.keep(self.store, &self.pipeline.name)
     }
 
     /// Tells an event about a step; contracts are told of only when they do not hold.

@@ -20,6 +20,7 @@ pub mod recipe;
 mod rows;
 pub mod shape;
 pub mod spec;
+mod statics;
 pub mod table;
 pub mod yaml;
 
@@ -28,3 +29,4 @@ pub use event::Event;
 pub use io::{Io, RowError};
 pub use operator::{Entry, Inputs, Kind, Operator, Port, Problem, Registry, Signature};
 pub use pipeline::Pipeline;
+pub use statics::StaticAnswers;

@@ -340,6 +340,9 @@ pub struct Entry {
     pub kind: Kind,
     /// Whether it is local, free and quick, so that `plan` itself runs it to show exact rows after it.
     pub quick: bool,
+    /// Whether its signature is worth remembering, and a function of its parameters, configuration files and
+    /// input schemas alone: it looks at no file and no environment.
+    pub remembered: bool,
     schema: fn() -> Value,
     decode: Decode,
 }
@@ -353,12 +356,26 @@ impl Entry {
     where
         T: Operator + Serialize + DeserializeOwned + JsonSchema + 'static,
     {
-        Entry { name, revision, kind, quick: false, schema: schema_of::<T>, decode: decode::<T> }
+        Entry {
+            name,
+            revision,
+            kind,
+            quick: false,
+            remembered: false,
+            schema: schema_of::<T>,
+            decode: decode::<T>,
+        }
     }
 
     /// The same entry, marked as local, free and quick.
     pub const fn quick(mut self) -> Entry {
         self.quick = true;
+        self
+    }
+
+    /// The same entry, whose signature stores remember.
+    pub const fn remembered(mut self) -> Entry {
+        self.remembered = true;
         self
     }
 

@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use serde_json::Value;
 
 use crate::operator::{Kind, Operator, Signature};
+use crate::statics::StaticAnswers;
 
 /// A checked pipeline; its nodes stand in an order in which each comes after those that it reads.
 pub struct Pipeline {
@@ -18,6 +19,8 @@ pub struct Pipeline {
     pub folder: PathBuf,
     /// The steps, and the contracts behind the steps that they watch.
     pub nodes: Vec<Node>,
+    /// The static answers that checking it used.
+    pub statics: StaticAnswers,
 }
 
 impl Pipeline {

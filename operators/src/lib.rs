@@ -26,7 +26,7 @@ pub fn registry() -> Registry {
         Entry::new::<demo::DemoChestCt>("demo.chest_ct", 1, Kind::Table),
         Entry::new::<reports::table::ReportsTable>("reports.table", 1, Kind::Table).quick(),
         Entry::new::<label::table::LabelsTable>("labels.table", 1, Kind::Table).quick(),
-        Entry::new::<label::rules::LabelRules>("label.rules", 1, Kind::Row("reports")).quick(),
+        Entry::new::<label::rules::LabelRules>("label.rules", 1, Kind::Row("reports")).quick().remembered(),
         Entry::new::<label::llm::LabelLlm>("label.llm", 1, Kind::Row("reports")),
         Entry::new::<label::policy::LabelPolicy>("label.policy", 1, Kind::Row("labels")).quick(),
         Entry::new::<volumes::scan::VolumesScan>("volumes.scan", 1, volumes::scan::KIND),
@@ -38,6 +38,6 @@ pub fn registry() -> Registry {
         Entry::new::<eval::classification::EvalClassification>("eval.classification", 1, Kind::Table).quick(),
     ];
     #[cfg(feature = "sql")]
-    entries.push(Entry::new::<sql::operator::Sql>("sql", 1, Kind::Table).quick());
+    entries.push(Entry::new::<sql::operator::Sql>("sql", 1, Kind::Table).quick().remembered());
     Registry::new(entries)
 }

@@ -1,6 +1,6 @@
 //! `label.rules`: labels from reports by the rules of a finding pack.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use argent_engine::operator::ConfigFiles;
@@ -26,15 +26,26 @@ pub struct LabelRules {
     #[serde(default)]
     pub sections: Option<Vec<String>>,
     #[serde(skip)]
-    loaded: Option<(Pack, Labeller)>,
+    pack: Option<Pack>,
+    /// Compiled when it is first needed: a run with nothing to do needs it not.
+    #[serde(skip)]
+    labeller: OnceLock<Labeller>,
 }
 
 /// How many reports are labelled, and remembered, at a time.
 const CHUNK: usize = 1024;
 
 impl LabelRules {
-    fn loaded(&self) -> &(Pack, Labeller) {
-        self.loaded.as_ref().expect("the engine loads configuration files before anything else")
+    fn pack(&self) -> &Pack {
+        self.pack.as_ref().expect("the engine loads configuration files before anything else")
+    }
+
+    fn labeller(&self) -> anyhow::Result<&Labeller> {
+        if let Some(labeller) = self.labeller.get() {
+            return Ok(labeller);
+        }
+        let labeller = Labeller::new(self.pack())?;
+        Ok(self.labeller.get_or_init(|| labeller))
     }
 }
 
@@ -45,19 +56,24 @@ impl Operator for LabelRules {
 
     fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
         let pack = findings::load(files, "findings", &self.findings).map_err(|p| vec![p])?;
-        let labeller = Labeller::new(&pack).map_err(|error| {
-            vec![Problem::at(["with", "findings"], format!("`{}`: {error}", self.findings))]
-        })?;
         files.uses(
             "findings",
             rules_part(&pack).map_err(|e| vec![Problem::at(["with", "findings"], e.to_string())])?,
         );
-        self.loaded = Some((pack, labeller));
+        self.pack = Some(pack);
         Ok(())
     }
 
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
-        let sections = sections(inputs, "reports", self.sections.as_deref())?;
+        let rules = self.labeller().map(drop).map_err(|error| {
+            vec![Problem::at(["with", "findings"], format!("`{}`: {error:#}", self.findings))]
+        });
+        let sections = match (sections(inputs, "reports", self.sections.as_deref()), rules) {
+            (Ok(sections), Ok(())) => sections,
+            (found, rules) => {
+                return Err(found.err().into_iter().chain(rules.err()).flatten().collect());
+            }
+        };
         let own = column::schema(
             label_fields().into_iter().chain([column::number("score"), column::phi("evidence")]),
         );
@@ -65,7 +81,7 @@ impl Operator for LabelRules {
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
-        let (pack, labeller) = self.loaded();
+        let (pack, labeller) = (self.pack(), self.labeller()?);
         let reports = io.rows().clone();
         let schema = io.schema("")?;
         let texts = section_texts(&reports)?;
