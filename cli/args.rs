@@ -54,6 +54,12 @@ pub(crate) struct WorkArguments {
     /// Stop before more than this is spent, in US dollars
     #[arg(long, value_name = "USD")]
     pub(crate) max_usd: Option<f64>,
+    /// Run steps whose inputs changed, even where their `rerun` accepts the change
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// How many processors steps that run at the same time may use together; else all
+    #[arg(long, value_name = "N", env = "ARGENT_JOBS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) jobs: Option<u32>,
     /// Try rows again whose failure is remembered
     #[arg(long)]
     pub(crate) retry_errors: bool,

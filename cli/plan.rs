@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use argent_engine::engine::PlannedStep;
-use argent_engine::{Engine, Options};
+use argent_engine::Engine;
+use argent_engine::plan::PlannedStep;
 use serde_json::json;
 
 use crate::args::{Arguments, PlanArguments};
 use crate::progress::Progress;
-use crate::session::{interruption, pipeline, runtime, store};
+use crate::session::{interruption, options, pipeline, runtime, store};
 use crate::table::{aligned, seconds};
 
 /// Shows what a run would do.
@@ -25,8 +25,12 @@ pub(crate) fn plan(arguments: &Arguments, plan: &PlanArguments) -> anyhow::Resul
     let engine = Engine {
         pipeline: &pipeline,
         store: &store,
-        options: Options { max_usd: plan.work.max_usd, retry_errors: plan.work.retry_errors },
+        options: options(&plan.work),
         events: &|event| progress.show(&event),
+        on_thread: &|work| {
+            let _entered = runtime.enter();
+            work();
+        },
         cancelled: &cancelled,
     };
     let steps = engine.plan()?;

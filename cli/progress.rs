@@ -5,14 +5,14 @@ use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 
 use argent_engine::Event;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::table::{count, seconds};
 
 /// Draws events.
 pub(crate) enum Progress {
     /// Bars while a step works, a line when it ends.
-    Terminal(Mutex<HashMap<String, ProgressBar>>),
+    Terminal(MultiProgress, Mutex<HashMap<String, ProgressBar>>),
     /// A line when a step ends.
     Lines,
     /// Each event as a line of JSON on standard output.
@@ -26,7 +26,7 @@ impl Progress {
     pub(crate) fn new(json: bool) -> Progress {
         match (json, std::io::stderr().is_terminal()) {
             (true, _) => Progress::Json,
-            (false, true) => Progress::Terminal(Mutex::default()),
+            (false, true) => Progress::Terminal(MultiProgress::new(), Mutex::default()),
             (false, false) => Progress::Lines,
         }
     }
@@ -41,7 +41,9 @@ impl Progress {
                     eprintln!("{line}");
                 }
             }
-            Progress::Terminal(bars) => terminal(&mut bars.lock().expect("no drawing panics"), event),
+            Progress::Terminal(all, bars) => {
+                terminal(all, &mut bars.lock().expect("no drawing panics"), event)
+            }
         }
     }
 }
@@ -55,10 +57,10 @@ fn json(event: &Event) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-fn terminal(bars: &mut HashMap<String, ProgressBar>, event: &Event) {
+fn terminal(all: &MultiProgress, bars: &mut HashMap<String, ProgressBar>, event: &Event) {
     match event {
         Event::Running { step, rows, .. } => {
-            let bar = ProgressBar::new(rows.unwrap_or(0));
+            let bar = all.add(ProgressBar::new(rows.unwrap_or(0)));
             let style = ProgressStyle::with_template("{prefix:20} {bar:24} {pos}/{len} {elapsed} {msg}");
             bar.set_style(style.expect("the template is fixed"));
             bar.set_prefix(step.clone());
@@ -80,7 +82,8 @@ fn terminal(bars: &mut HashMap<String, ProgressBar>, event: &Event) {
         _ => {}
     }
     if let Some(line) = line(event) {
-        eprintln!("{line}");
+        // Above the bars of the steps that still work; a closed terminal ends the talk, not the work.
+        let _ = all.println(line);
     }
 }
 
@@ -92,6 +95,15 @@ fn line(event: &Event) -> Option<String> {
     match event {
         Event::Started { .. } | Event::Running { .. } | Event::Progress { .. } => None,
         Event::Reused { step, rows } => said(step, "reused", count(*rows, "row")),
+        Event::Accepted { step, rows, why, .. } => {
+            said(step, "accepted", format!("{}, {why}", count(*rows, "row")))
+        }
+        Event::Waiting { step } => said(step, "waiting", "another run is making the same result".to_owned()),
+        Event::Damaged { step } => said(
+            step,
+            "damaged",
+            "a part of the stored result is gone or not what it was; made again".to_owned(),
+        ),
         Event::Made { step, rows, stats } => {
             let mut rest = format!("{}, {}", count(*rows, "row"), seconds(stats.seconds));
             if stats.reused > 0 {

@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use argent_engine::{End, Engine, Options, Outcome};
+use argent_engine::{End, Engine, Outcome};
 use serde_json::json;
 
 use crate::args::{Arguments, RunArguments};
 use crate::metrics;
 use crate::progress::Progress;
-use crate::session::{interruption, pipeline, runtime, store};
+use crate::session::{interruption, options, pipeline, runtime, store};
 use crate::table::count;
 
 /// Runs a pipeline.
@@ -28,8 +28,12 @@ pub(crate) fn run(arguments: &Arguments, run: &RunArguments) -> anyhow::Result<E
     let engine = Engine {
         pipeline: &pipeline,
         store: &store,
-        options: Options { max_usd: run.work.max_usd, retry_errors: run.work.retry_errors },
+        options: options(&run.work),
         events: &|event| progress.show(&event),
+        on_thread: &|work| {
+            let _entered = runtime.enter();
+            work();
+        },
         cancelled: &cancelled,
     };
     let outcome = engine.run()?;
@@ -53,7 +57,7 @@ fn code(end: End) -> u8 {
 
 fn say(outcome: &Outcome, metrics: &str) {
     let number = |action: &str| outcome.record.steps.iter().filter(|s| s.action == action).count() as u64;
-    let (made, reused) = (number("made"), number("reused"));
+    let (made, reused) = (number("made"), number("reused") + number("accepted"));
     let rest = outcome.record.steps.len() as u64 - made - reused;
     let mut text = match (made, rest) {
         (0, 0) => format!("nothing to do: {} reused", count(reused, "step")),
@@ -75,7 +79,7 @@ fn finished(outcome: &Outcome) -> serde_json::Value {
             json!({
                 "step": step.step,
                 "action": step.action,
-                "made": if step.action == "reused" { 0 } else { step.stats.made },
+                "made": step.stats.made,
                 "reused": step.stats.reused,
                 "failed": step.stats.failed,
                 "seconds": step.stats.seconds,

@@ -10,9 +10,9 @@ use anyhow::Context;
 use argent_cache::Store;
 use argent_engine::diagnostic::{Diagnostic, Sources};
 use argent_engine::spec::{Given, has_errors};
-use argent_engine::{Pipeline, StaticAnswers, check, spec};
+use argent_engine::{Options, Pipeline, Resources, StaticAnswers, check, spec};
 
-use crate::args::{Arguments, SpecArguments};
+use crate::args::{Arguments, SpecArguments, WorkArguments};
 use crate::render::render;
 
 /// The exit code of a wrong spec or command line.
@@ -82,6 +82,13 @@ fn store_root(arguments: &Arguments, spec: Option<&Path>) -> anyhow::Result<Path
     let root = beside.join(".argent");
     // A short path is easier to read and to type.
     Ok(root.strip_prefix(&here).map(Path::to_path_buf).unwrap_or(root))
+}
+
+/// What the user asked of a plan or a run.
+pub(crate) fn options(work: &WorkArguments) -> Options {
+    let mut resources = Resources::default();
+    resources.jobs = work.jobs.unwrap_or(resources.jobs);
+    Options { max_usd: work.max_usd, retry_errors: work.retry_errors, strict: work.strict, resources }
 }
 
 /// The one runtime of the program: requests and SQL run on it, work does not.

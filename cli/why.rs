@@ -34,6 +34,7 @@ pub(crate) fn why(arguments: &Arguments, why: &WhyArguments) -> anyhow::Result<E
         store: &store,
         options: Options::default(),
         events: &events,
+        on_thread: &|work| work(),
         cancelled: &cancelled,
     };
     let last = store.head(&pipeline.name)?.and_then(|head| head.steps.get(&why.step).copied());

@@ -4,6 +4,8 @@
 
 mod chat_server;
 mod checks;
+mod damage;
+mod drift;
 mod examples;
 mod incremental;
 mod llm;
@@ -11,4 +13,5 @@ mod quickstart;
 mod real_reports;
 mod real_volumes;
 mod sandbox;
+mod scheduling;
 mod tidy;

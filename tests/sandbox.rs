@@ -56,6 +56,8 @@ impl Sandbox {
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_argent"));
         command.args(words).current_dir(self.folder.path()).env_clear().env("NO_COLOR", "1");
+        // One step at a time, so that what is said comes in one order; a test of parallel steps says otherwise.
+        command.env("ARGENT_JOBS", "1");
         command.envs(self.variables.iter().map(|(k, v)| (k, v)));
         command
     }

@@ -24,6 +24,9 @@ pub struct Manifest {
     pub operator: String,
     /// Everything that went into the key, for `argent why` and for making the result again.
     pub recipe: serde_json::Value,
+    /// By port: the stored tables that it was made from, without the lists of their side files. Not in the key.
+    #[serde(default)]
+    pub inputs: BTreeMap<String, TableRecord>,
     /// The tables made, by name; the main one is named "".
     pub outputs: BTreeMap<String, TableRecord>,
     /// What making it took.
@@ -161,6 +164,7 @@ mod tests {
             operator: "sql".to_owned(),
             // A number that a parser without float_roundtrip reads back one bit off.
             recipe: json!({"z": 1, "a": [3.141_592_653_589_793e-10, 51.248_178_375_052_61]}),
+            inputs: BTreeMap::new(),
             outputs: [(String::new(), table)].into(),
             stats: Stats { made: 1, usd: Some(0.25), ..Stats::default() },
             complete: true,

@@ -50,6 +50,9 @@ pub struct StepRecord {
     pub action: String,
     /// What the step did in this run and what that cost.
     pub stats: Stats,
+    /// Where a changed input was accepted: the share of the joined input rows that changed.
+    #[serde(default)]
+    pub drift: Option<f64>,
     /// Why it failed.
     pub error: Option<String>,
 }
@@ -174,6 +177,7 @@ mod tests {
                 manifest: None,
                 action: "failed".to_owned(),
                 stats: Stats::default(),
+                drift: None,
                 error: Some("connection refused".to_owned()),
             }],
         }

@@ -91,8 +91,7 @@ impl Store {
 
     /// A blob to be written in pieces.
     pub fn writer(&self) -> Result<BlobWriter> {
-        let sink =
-            HashingFile { file: self.temporary_file()?, hasher: self.secret().hasher(BLOB_DOMAIN), bytes: 0 };
+        let sink = HashingFile { file: self.temporary_file()?, hasher: self.secret().hasher(BLOB_DOMAIN) };
         Ok(BlobWriter { store: self.clone(), sink: BufWriter::with_capacity(HASH_CHUNK_BYTES, sink) })
     }
 
@@ -258,27 +257,26 @@ pub struct BlobWriter {
 struct HashingFile {
     file: NamedTempFile,
     hasher: blake3::Hasher,
-    bytes: u64,
 }
 
 impl BlobWriter {
     /// Makes what was written a blob and returns its digest; when it returns, the blob survives a power cut.
     ///
-    /// If the store has the blob already, the one it has is kept.
+    /// If the store has the blob already and this process has checked it, that one is kept.
     pub fn finish(self) -> Result<Digest> {
         let BlobWriter { store, sink } = self;
         let name = |error| storage_error(store.root(), "write a blob", error);
-        let HashingFile { file, hasher, bytes } =
-            sink.into_inner().map_err(|error| name(error.into_error()))?;
+        let HashingFile { file, hasher } = sink.into_inner().map_err(|error| name(error.into_error()))?;
         let digest = Digest::from(hasher.finalize());
         let path = store.blob_path(&digest);
         file.as_file().sync_data().map_err(name)?;
         if store.link_new(&file, &path).map_err(name)? {
             lock(&store.inner.verified).insert(digest);
-        } else if fs::metadata(&path).map_err(name)?.len() != bytes {
-            // The one that is there is damaged, and this one is whole.
+        } else if !lock(&store.inner.verified).contains(&digest) {
+            // Nobody here knows whether the one that is there is whole. This one is.
             file.persist(&path).map_err(|error| name(error.error))?;
             sync_folder(path.parent().unwrap_or(store.root())).map_err(name)?;
+            lock(&store.inner.verified).insert(digest);
         }
         Ok(digest)
     }
@@ -300,7 +298,6 @@ impl Write for HashingFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
         hash_piece(&mut self.hasher, &bytes[..written]);
-        self.bytes += written as u64;
         Ok(written)
     }
 

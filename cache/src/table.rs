@@ -116,6 +116,15 @@ impl Store {
         Ok(batch)
     }
 
+    /// Reads all blobs of a table and takes their names from those that are damaged, so that they can be made
+    /// again. Blobs that this process has checked before are not read.
+    pub fn sweep(&self, table: &TableRecord) {
+        table.parts.par_iter().chain(&table.files).for_each(|digest| {
+            // What is missing or damaged is what is looked for, and is told of by whoever needs it.
+            let _ = self.path(digest);
+        });
+    }
+
     /// For each row a digest of its key, whose bits decide where parts are cut.
     fn key_digests(&self, sorted: &RecordBatch, keys: &[String]) -> Result<Vec<Digest>> {
         let domain = self.secret().digest("argent table key v1", b"");

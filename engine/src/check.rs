@@ -8,12 +8,14 @@ use serde_json::{Value, json};
 
 use crate::column;
 use crate::diagnostic::{Diagnostic, Span};
+use crate::drift::misplaced;
 use crate::io::fault_schema;
 use crate::operator::{
     ConfigFiles, Entry, FILES, Input, Inputs, Kind, Operator, Port, Problem, Registry, Signature,
     missing_column, nearest,
 };
 use crate::pipeline::{ContractOf, Node, NodeInput, Pipeline, TableShape};
+use crate::pools::check_needs;
 use crate::rows::{full_schema, planned_error_schema};
 use crate::shape;
 use crate::spec::{From, Spec, Step, has_errors};
@@ -191,6 +193,8 @@ impl Checker<'_> {
                 return;
             }
         };
+        self.out.extend(check_needs(step));
+        self.check_rerun(step, entry.kind);
         let outputs = output_shapes(entry.kind, &signature, &schemas);
         let place = self.nodes.len();
         let ConfigFiles { used: files, paths: file_paths, .. } = decoded.files;
@@ -209,6 +213,7 @@ impl Checker<'_> {
             signature,
             outputs,
             needs: step.needs.clone(),
+            rerun: step.rerun,
             contract: None,
         });
         self.contracts(step, place);
@@ -228,6 +233,14 @@ impl Checker<'_> {
         }
         let key = static_key(entry.name, params, &files.used, inputs);
         self.statics.signature(&key, operator, inputs)
+    }
+
+    /// A condition that can never accept anything is told of.
+    fn check_rerun(&mut self, step: &Step, kind: Kind) {
+        let Some(reason) = step.rerun.and_then(|_| misplaced(kind)) else { return };
+        let span = step.node.get("rerun").map_or(step.span, |rerun| rerun.span);
+        let message = format!("`rerun` has no effect on `{}`", step.name);
+        self.out.push(Diagnostic::warning(span, message).label(span, reason).help("take `rerun` away"));
     }
 
     /// The nodes that fill the step's ports; none where one of them is wrong or missing.
@@ -397,8 +410,7 @@ impl Checker<'_> {
                 folder: self.spec.folder.clone(),
             };
             let loaded = operator.load(&mut files);
-            let signature =
-                loaded.and_then(|()| self.signature(entry, &*operator, &params, &files, &inputs));
+            let signature = loaded.and_then(|()| self.signature(entry, &*operator, &params, &files, &inputs));
             match signature {
                 Err(problems) => self.out.extend(problems.iter().map(|p| {
                     let message = format!("the contract does not read: {}", p.message);
@@ -430,6 +442,7 @@ impl Checker<'_> {
                         signature,
                         outputs,
                         needs: BTreeMap::new(),
+                        rerun: None,
                         contract: Some(ContractOf {
                             node: watched,
                             sql: contract.sql.clone(),

@@ -22,6 +22,27 @@ pub enum Event {
         /// Rows of its main table.
         rows: u64,
     },
+    /// A step's stored result is used though its input changed, because its `rerun` accepts that.
+    Accepted {
+        /// The step.
+        step: String,
+        /// Rows of its main table.
+        rows: u64,
+        /// The share of its joined input rows that changed since the result was made.
+        changed_rows: f64,
+        /// The same in words, with the condition.
+        why: String,
+    },
+    /// A step waits, because another run is making the same result.
+    Waiting {
+        /// The step.
+        step: String,
+    },
+    /// A part of a step's stored result was found missing or damaged, so it is made again.
+    Damaged {
+        /// The step.
+        step: String,
+    },
     /// A step has begun.
     Running {
         /// The step.

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail, ensure};
 use argent_cache::encoding::encode_rows;
-use argent_cache::{Digest, Memo, Stats, Store};
+use argent_cache::{BlobError, Digest, Memo, Stats, Store};
 use arrow::array::{BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use serde::{Deserialize, Serialize};
@@ -28,10 +28,41 @@ pub struct Io<'a> {
     pub(crate) faults: Vec<Fault>,
     pub(crate) stats: Stats,
     pub(crate) stopped: Option<String>,
+    pub(crate) damage: Damage,
     pub(crate) events: &'a (dyn Fn(Event) + Sync),
     pub(crate) cancelled: &'a AtomicBool,
     pub(crate) max_usd: Option<f64>,
     pub(crate) retry_errors: bool,
+    pub(crate) gpus: Vec<usize>,
+}
+
+/// The first stored file that was found missing or damaged while a step worked. The step's rows are not to
+/// blame for it, so nothing that they suffer from it is remembered.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Damage(Arc<Mutex<Option<(Digest, bool)>>>);
+
+impl Damage {
+    /// The path, or the error, of which note is taken.
+    fn note(&self, path: Result<PathBuf, BlobError>) -> anyhow::Result<PathBuf> {
+        let found = match &path {
+            Err(BlobError::Missing(digest)) => Some((*digest, false)),
+            Err(BlobError::Damaged(digest)) => Some((*digest, true)),
+            Ok(_) | Err(BlobError::Io(_)) => None,
+        };
+        if let Some(found) = found {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(found);
+        }
+        Ok(path?)
+    }
+
+    /// The first damaged file, as the error that it was.
+    pub(crate) fn found(&self) -> Option<BlobError> {
+        let found = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        found.map(|(digest, damaged)| match damaged {
+            true => BlobError::Damaged(digest),
+            false => BlobError::Missing(digest),
+        })
+    }
 }
 
 /// The rows that a row operator is to answer for.
@@ -155,7 +186,7 @@ impl Io<'_> {
     pub fn refuse(&mut self, row: usize, error: RowError) -> anyhow::Result<()> {
         let pending = self.pending.as_mut().context("only row operators refuse")?;
         let key = pending.keys[row];
-        if error.retryable {
+        if error.retryable || self.damage.found().is_some() {
             pending.failed.insert(key, error);
         } else {
             pending.memo.put(crate::rows::error_key(self.store, &key), &serde_json::to_vec(&error)?)?;
@@ -183,6 +214,11 @@ impl Io<'_> {
     /// Whether rows whose failure is remembered are to be tried again.
     pub fn retry_errors(&self) -> bool {
         self.retry_errors
+    }
+
+    /// The indices of the GPUs that are this step's own: as many as its `needs` asks for.
+    pub fn gpus(&self) -> &[usize] {
+        &self.gpus
     }
 
     /// Adds to what the step has cost.
@@ -223,7 +259,7 @@ impl Io<'_> {
     /// # Errors
     /// When it is not there or not what its digest says.
     pub fn side_file(&self, digest: &str) -> anyhow::Result<PathBuf> {
-        Ok(self.store.path(&digest.parse()?)?)
+        self.damage.note(self.store.path(&digest.parse()?))
     }
 
     /// The local path of a file of the `files` port: in the store where another step made it, else on disk,
@@ -232,13 +268,13 @@ impl Io<'_> {
     /// # Errors
     /// When it is gone or has changed.
     pub fn source_file(&self, path: &str, digest: &str) -> anyhow::Result<PathBuf> {
-        source_file(self.store, &self.folder, path, digest)
+        source_file(self.store, &self.folder, &self.damage, path, digest)
     }
 
     /// A function that finds source files, for use on other threads.
     pub fn source_finder(&self) -> impl Fn(&str, &str) -> anyhow::Result<PathBuf> + Send + Sync + use<> {
-        let (store, folder) = (self.store.clone(), self.folder.clone());
-        move |path, digest| source_file(&store, &folder, path, digest)
+        let (store, folder, damage) = (self.store.clone(), self.folder.clone(), self.damage.clone());
+        move |path, digest| source_file(&store, &folder, &damage, path, digest)
     }
 
     /// A function that keeps side files, for use on other threads.
@@ -249,8 +285,8 @@ impl Io<'_> {
 
     /// A function that finds side files, for use on other threads.
     pub fn side_finder(&self) -> impl Fn(&str) -> anyhow::Result<PathBuf> + Send + Sync + use<> {
-        let store = self.store.clone();
-        move |digest| Ok(store.path(&digest.parse()?)?)
+        let (store, damage) = (self.store.clone(), self.damage.clone());
+        move |digest| damage.note(store.path(&digest.parse()?))
     }
 
     /// Tells how far the step is.
@@ -270,10 +306,16 @@ impl Io<'_> {
     }
 }
 
-fn source_file(store: &Store, folder: &Path, path: &str, digest: &str) -> anyhow::Result<PathBuf> {
+fn source_file(
+    store: &Store,
+    folder: &Path,
+    damage: &Damage,
+    path: &str,
+    digest: &str,
+) -> anyhow::Result<PathBuf> {
     let digest: Digest = digest.parse()?;
     if store.has(&digest) {
-        return Ok(store.path(&digest)?);
+        return damage.note(store.path(&digest));
     }
     let full = folder.join(path);
     let stat = store.file_digest(&full).context("a source file is gone since it was listed")?;

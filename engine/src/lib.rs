@@ -9,15 +9,21 @@
 
 pub mod check;
 pub mod column;
+mod decide;
 pub mod diagnostic;
+mod drift;
 pub mod engine;
 pub mod event;
+mod execute;
 mod io;
 pub mod joining;
 pub mod operator;
 pub mod pipeline;
+pub mod plan;
+mod pools;
 pub mod recipe;
 mod rows;
+mod schedule;
 pub mod shape;
 pub mod spec;
 mod statics;
@@ -29,4 +35,5 @@ pub use event::Event;
 pub use io::{Io, RowError};
 pub use operator::{Entry, Inputs, Kind, Operator, Port, Problem, Registry, Signature};
 pub use pipeline::Pipeline;
+pub use pools::Resources;
 pub use statics::StaticAnswers;

@@ -68,6 +68,12 @@ pub trait Operator: Send + Sync {
         Ok(None)
     }
 
+    /// The endpoints that it sends requests to, one step at a time each: two steps would send more than an
+    /// endpoint's limit together, and ask equal questions twice. Default: it sends none.
+    fn endpoints(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The money and requests that `rows` (the pending rows) would cost, for the plan. Default: it is free.
     ///
     /// # Errors

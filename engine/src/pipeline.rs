@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use arrow::datatypes::SchemaRef;
 use serde_json::Value;
 
+use crate::drift::Rerun;
 use crate::operator::{Kind, Operator, Signature};
 use crate::statics::StaticAnswers;
 
@@ -58,6 +59,8 @@ pub struct Node {
     pub outputs: BTreeMap<String, TableShape>,
     /// What it needs to itself.
     pub needs: BTreeMap<String, u32>,
+    /// When a changed input makes it run again; none: always.
+    pub rerun: Option<Rerun>,
     /// Set for a contract: what it watches.
     pub contract: Option<ContractOf>,
 }

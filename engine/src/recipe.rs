@@ -43,6 +43,11 @@ pub fn row_operator(
     json_digest(secret, "argent row operator", &recipe)
 }
 
+/// Whether two recipes differ in their inputs at most.
+pub fn same_operator(one: &Value, other: &Value) -> bool {
+    ["argent", "operator", "revision", "params", "files"].iter().all(|part| one[part] == other[part])
+}
+
 /// The key of a recipe.
 pub fn key(recipe: &Value, secret: &Secret) -> Digest {
     json_digest(secret, "argent step", recipe)

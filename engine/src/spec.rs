@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::diagnostic::{Diagnostic, Level, Sources, Span};
+use crate::drift::Rerun;
 use crate::operator::{Registry, nearest};
 use crate::shape;
 use crate::yaml::{self, Entry, Kind, Node};
@@ -49,6 +50,8 @@ pub struct Step {
     pub expect: Vec<Contract>,
     /// What it needs to itself (`gpu: 1`).
     pub needs: BTreeMap<String, u32>,
+    /// When a changed input makes it run again; none: always.
+    pub rerun: Option<Rerun>,
     /// The whole step, for pointing at parts of it.
     pub node: Node,
 }
@@ -113,6 +116,16 @@ pub(crate) struct SpecShape {
     steps: BTreeMap<String, StepShape>,
 }
 
+/// When a step whose input changed runs again.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "the fields exist to be described; values are read from the spanned tree")]
+pub(crate) struct RerunShape {
+    /// `changed_rows > SHARE`: the share of the joined input rows that were added, removed or changed since the
+    /// result was made.
+    r#if: String,
+}
+
 /// One step of a pipeline.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -131,7 +144,7 @@ pub(crate) struct StepShape {
     /// What the step needs to itself, such as `gpu: 1`.
     needs: Option<BTreeMap<String, u32>>,
     /// When a changed input is to be accepted instead of running the step again.
-    rerun: Option<BTreeMap<String, Value>>,
+    rerun: Option<RerunShape>,
     /// Words to select steps by.
     tags: Option<Vec<String>>,
     /// What the step is for.
@@ -248,15 +261,6 @@ fn step(entry: &Entry, params: &BTreeMap<String, Node>, out: &mut Vec<Diagnostic
     }
     let operator = node.get("use")?;
     let empty = Node { kind: Kind::Map(Vec::new()), span: entry.key_span };
-    if let Some(rerun) = node.get("rerun") {
-        out.push(
-            Diagnostic::warning(
-                rerun.span,
-                "`rerun` is not applied yet: every changed input runs the step again",
-            )
-            .label(rerun.span, "accepted and ignored"),
-        );
-    }
     Some(Step {
         name: entry.key.clone(),
         span: entry.key_span,
@@ -267,6 +271,7 @@ fn step(entry: &Entry, params: &BTreeMap<String, Node>, out: &mut Vec<Diagnostic
         matches: matches(node.get("match")),
         expect: contracts(node.get("expect"), out),
         needs: needs(node.get("needs")),
+        rerun: rerun(node.get("rerun"), out),
         node,
     })
 }
@@ -314,6 +319,16 @@ fn contracts(node: Option<&Node>, out: &mut Vec<Diagnostic>) -> Vec<Contract> {
         }
     }
     all
+}
+
+fn rerun(node: Option<&Node>, out: &mut Vec<Diagnostic>) -> Option<Rerun> {
+    let condition = node?.get("if")?;
+    let parsed = text_of(condition).and_then(Rerun::parse);
+    if parsed.is_none() {
+        let diagnostic = expected(condition, "a comparison of `changed_rows` with a share from 0 to 1");
+        out.push(diagnostic.help("for example `if: \"changed_rows > 0.005\"`"));
+    }
+    parsed
 }
 
 fn needs(node: Option<&Node>) -> BTreeMap<String, u32> {

@@ -5,8 +5,8 @@
 //! its parameters, its configuration files and the schemas of its inputs. Those, and the program itself, are
 //! what an answer is kept by; mistakes are never kept.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use anyhow::Context;
@@ -24,7 +24,7 @@ use crate::operator::{Inputs, Operator, Output, Problem, Signature};
 #[derive(Debug, Default)]
 pub struct StaticAnswers {
     known: BTreeMap<String, StoredSignature>,
-    used: RefCell<BTreeMap<String, StoredSignature>>,
+    used: Mutex<BTreeMap<String, StoredSignature>>,
 }
 
 impl StaticAnswers {
@@ -32,7 +32,7 @@ impl StaticAnswers {
     /// every answer can be worked out again.
     pub fn read(store: &Store, pipeline: &str) -> StaticAnswers {
         let known = store.statics(pipeline).and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        StaticAnswers { known: known.unwrap_or_default(), used: RefCell::default() }
+        StaticAnswers { known: known.unwrap_or_default(), used: Mutex::default() }
     }
 
     /// Keeps the answers that this check used, if they differ from those that were known.
@@ -40,7 +40,7 @@ impl StaticAnswers {
     /// # Errors
     /// When the store cannot be written.
     pub fn keep(&self, store: &Store, pipeline: &str) -> anyhow::Result<()> {
-        let used = self.used.borrow();
+        let used = self.used();
         if used.keys().eq(self.known.keys()) {
             return Ok(());
         }
@@ -60,17 +60,26 @@ impl StaticAnswers {
         let name = json_digest(&Secret::from_bytes([0; 32]), "argent static answer", key).to_string();
         let known = self.known.get(&name);
         if let Some((stored, Ok(signature))) = known.map(|stored| (stored, stored.signature())) {
-            self.used.borrow_mut().insert(name, stored.clone());
+            self.used().insert(name, stored.clone());
             return Ok(signature);
         }
         let signature = operator.signature(inputs)?;
-        self.used.borrow_mut().insert(name, StoredSignature::new(&signature));
+        self.used().insert(name, StoredSignature::new(&signature));
         Ok(signature)
+    }
+
+    fn used(&self) -> MutexGuard<'_, BTreeMap<String, StoredSignature>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// All that a signature of a remembered operator depends on.
-pub(crate) fn static_key(operator: &str, params: &Value, files: &BTreeMap<String, Value>, inputs: &Inputs) -> Value {
+pub(crate) fn static_key(
+    operator: &str,
+    params: &Value,
+    files: &BTreeMap<String, Value>,
+    inputs: &Inputs,
+) -> Value {
     let ports: BTreeMap<&String, Value> = inputs
         .ports
         .iter()
@@ -108,10 +117,8 @@ struct StoredOutput {
 
 impl StoredSignature {
     fn new(signature: &Signature) -> StoredSignature {
-        let output = |output: &Output| StoredOutput {
-            schema: encoded(&output.schema),
-            keys: output.keys.clone(),
-        };
+        let output =
+            |output: &Output| StoredOutput { schema: encoded(&output.schema), keys: output.keys.clone() };
         StoredSignature {
             reads: signature.reads.clone(),
             sees: signature.sees.clone(),
@@ -171,7 +178,8 @@ mod tests {
 
         fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
             self.asked.fetch_add(1, Ordering::Relaxed);
-            let list = Field::new("vector", DataType::FixedSizeList(Arc::new(column::number("item")), 3), true);
+            let list =
+                Field::new("vector", DataType::FixedSizeList(Arc::new(column::number("item")), 3), true);
             let own = column::schema([column::phi("evidence"), list]);
             let carried = inputs.ids("in");
             Ok(Signature::new(own, &["id"]).reads("in", ["id"]).sees("in", ["path"]).carries(carried))

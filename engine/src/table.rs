@@ -30,8 +30,16 @@ impl Table {
         }
     }
 
+    /// The columns that name a row; none where all of them do.
+    pub(crate) fn keys(&self) -> &[String] {
+        match self {
+            Table::Stored(record) => &record.keys,
+            Table::Listed(_) => &[],
+        }
+    }
+
     /// Whether it has a column.
-    fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         match self {
             Table::Stored(record) => record.columns.iter().any(|c| c.name == name),
             Table::Listed(batch) => batch.column_by_name(name).is_some(),

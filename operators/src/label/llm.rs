@@ -279,6 +279,10 @@ impl Operator for LabelLlm {
         Ok(Some(label_batch(schema, &labels)?))
     }
 
+    fn endpoints(&self) -> Vec<String> {
+        vec![self.endpoint.base_url.clone()]
+    }
+
     fn price(&self, rows: &RecordBatch, io: &Io) -> anyhow::Result<Option<PlannedPrice>> {
         let answers = io.memo(ANSWERS)?;
         let texts = self.section_texts(rows)?;

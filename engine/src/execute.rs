@@ -1,0 +1,275 @@
+//! A step's work: the operator's window on the world, the work itself, its result published.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use argent_cache::lock::Lock;
+use argent_cache::{Digest, Manifest, Stats, Store, TableRecord};
+use arrow::array::RecordBatch;
+
+use crate::decide::{Decider, Decision, Result, Work};
+use crate::engine::{End, main_rows};
+use crate::event::Event;
+use crate::io::{Damage, Io, Pending, fault_batch};
+use crate::operator::{Kind, Price};
+use crate::pipeline::Node;
+use crate::pools::Slot;
+use crate::recipe;
+use crate::rows::RowWork;
+use crate::table::Table;
+
+/// What became of a step.
+pub(crate) enum Made {
+    /// Its stored result holds.
+    Reused(Result),
+    /// Its last result holds, though this share of its input rows changed.
+    Accepted(Result, f64),
+    /// It has a new result.
+    Whole(Result),
+    /// It was stopped; what it has is stored.
+    Part(Result, String, End),
+}
+
+/// Why a step has no result.
+pub(crate) struct Failure {
+    pub(crate) error: anyhow::Error,
+    /// What it had cost until then.
+    pub(crate) stats: Stats,
+}
+
+/// How a step is run.
+pub(crate) struct Terms<'a> {
+    /// What it holds while it runs.
+    pub(crate) slot: &'a Slot,
+    /// What it may spend, in US dollars; none: no limit.
+    pub(crate) max_usd: Option<f64>,
+    /// Its stored result, where that was found damaged: making it again must not cost money without leave.
+    pub(crate) lost: Option<Arc<Manifest>>,
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Failure {
+        Failure { error, stats: Stats::default() }
+    }
+}
+
+impl<'a> Decider<'a> {
+    /// Does what [`Decider::decide`] says. Where another run is making the same result, waits for it and
+    /// decides again.
+    pub(crate) fn make(
+        &self,
+        node: &Node,
+        upstream: &[Arc<Manifest>],
+        terms: &Terms,
+    ) -> std::result::Result<Made, Failure> {
+        // Readers meet one damaged file at a time; all of them are to be made again at once.
+        for table in terms.lost.iter().flat_map(|lost| lost.outputs.values()) {
+            self.engine.store.sweep(table);
+        }
+        let mut held: Option<(Digest, Lock)> = None;
+        loop {
+            let work = match self.decide(node, upstream)? {
+                Decision::Reuse(result) => return Ok(Made::Reused(result)),
+                Decision::Accept(result, drift) => return Ok(Made::Accepted(result, drift)),
+                Decision::Run(work) => work,
+            };
+            if held.as_ref().is_some_and(|(key, _)| *key == work.key) {
+                return self.execute(node, &work, terms);
+            }
+            let store = self.engine.store;
+            let name = work.key.to_string();
+            held = match store.try_lock(&name)? {
+                Some(_lock) => return self.execute(node, &work, terms),
+                None => Some((work.key, self.wait(node, &name)?)),
+            };
+        }
+    }
+
+    /// Waits until the other holder of a lock is done, unless the user wants the run to end.
+    fn wait(&self, node: &Node, name: &str) -> anyhow::Result<Lock> {
+        self.engine.tell(node, Event::Waiting { step: node.name.clone() });
+        loop {
+            if let Some(lock) = self.engine.store.try_lock(name)? {
+                return Ok(lock);
+            }
+            if self.engine.cancelled.load(Ordering::Relaxed) {
+                bail!("interrupted while another run was making the same result");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Does a node's work and publishes its result.
+    pub(crate) fn execute(
+        &self,
+        node: &Node,
+        work: &Work,
+        terms: &Terms,
+    ) -> std::result::Result<Made, Failure> {
+        let started = Instant::now();
+        if terms.lost.is_some() {
+            self.check_price(node, work)?;
+        }
+        let rows = work.rows.as_ref().map(|r| r.counts().1);
+        self.engine.tell(node, Event::Running { step: node.name.clone(), rows, why: work.why.clone() });
+        let mut io = self.window(node, work, terms)?;
+        if work.rows.as_ref().is_none_or(|r| !r.pending.is_empty()) {
+            let done = node.operator.run(&mut io);
+            // Whatever the operator made of it: rows that met a damaged file are to be done again.
+            let done = io.damage.found().map_or(done, |damaged| Err(damaged.into()));
+            done.map_err(|error| Failure { error, stats: io.stats.clone() })?;
+        }
+        let stats = |io: &Io| io.stats.clone();
+        self.publish(node, work, &mut io, started).map_err(|error| Failure { error, stats: stats(&io) })
+    }
+
+    fn publish(&self, node: &Node, work: &Work, io: &mut Io, started: Instant) -> anyhow::Result<Made> {
+        let (outputs, pending) = self.tables(node, work, io)?;
+        let mut stats = io.stats.clone();
+        stats.seconds = started.elapsed().as_secs_f64();
+        let complete = pending == 0 && io.stopped.is_none() && !(io.cancelled() && work.rows.is_none());
+        if !complete && work.rows.is_none() {
+            bail!("interrupted before it had a result");
+        }
+        let manifest = Manifest {
+            key_schema: recipe::KEY_SCHEMA,
+            key: work.key,
+            operator: node.operator_name.to_owned(),
+            recipe: work.recipe.clone(),
+            inputs: provenance(&work.inputs),
+            outputs,
+            stats,
+            complete,
+            created: argent_cache::time::timestamp(),
+        };
+        let (digest, manifest) = self.engine.store.publish(&manifest)?;
+        let (step, rows, stats) = (node.name.clone(), main_rows(&manifest), manifest.stats.clone());
+        let result = Result { digest, manifest: Arc::new(manifest) };
+        if complete {
+            self.engine.tell(node, Event::Made { step, rows, stats });
+            return Ok(Made::Whole(result));
+        }
+        let end = if io.stopped.is_some() { End::Stopped } else { End::Interrupted };
+        let reason = io.stopped.clone().unwrap_or_else(|| "interrupted".to_owned());
+        self.engine.tell(node, Event::Partial { step, rows, pending, reason: reason.clone() });
+        Ok(Made::Part(result, reason, end))
+    }
+
+    /// Stores a node's tables; tells how many rows still have no answer.
+    fn tables(
+        &self,
+        node: &Node,
+        work: &Work,
+        io: &mut Io,
+    ) -> anyhow::Result<(BTreeMap<String, TableRecord>, u64)> {
+        let store = self.engine.store;
+        let mut outputs = BTreeMap::new();
+        let mut put = |name: &str, batch: RecordBatch, keys: &[String]| -> anyhow::Result<()> {
+            outputs.insert(name.to_owned(), store.put_table(&batch, keys)?);
+            Ok(())
+        };
+        let mut pending = 0;
+        let main_keys = &node.signature.main().keys;
+        if let Some(rows) = &work.rows {
+            let window = io.pending.take().context("a row operator has a window")?;
+            window.memo.sync()?;
+            let table = rows.assemble(node, &window)?;
+            pending = table.pending;
+            io.stats.failed = table.failed;
+            io.stats.retryable = table.retryable;
+            io.stats.made = rows.counts().1 - pending;
+            io.stats.reused = rows.counts().0 - rows.counts().1;
+            node.operator.finish(&table.main, io)?;
+            put("", table.main, main_keys)?;
+            put("errors", table.errors, &[])?;
+            window.memo.seal()?;
+        } else {
+            let main = io.emitted("")?;
+            io.stats.made = main.num_rows() as u64;
+            put("", main, main_keys)?;
+            let faults = fault_batch(&mut io.faults)?;
+            io.stats.failed = faults.num_rows() as u64;
+            put("errors", faults, &[])?;
+        }
+        for (name, output) in node.signature.outputs.iter().filter(|(name, _)| !name.is_empty()) {
+            put(name, io.emitted(name)?, &output.keys)?;
+        }
+        Ok((outputs, pending))
+    }
+
+    /// The operator's window.
+    fn window<'s>(&'s self, node: &Node, work: &Work, terms: &Terms) -> anyhow::Result<Io<'s>> {
+        let engine = self.engine;
+        let store: &Store = engine.store;
+        let mut inputs = BTreeMap::new();
+        for (port, table) in &work.inputs {
+            let is_row_port = matches!(node.kind, Kind::Row(row_port) if row_port == port);
+            if !is_row_port {
+                inputs.insert(port.clone(), table.read(store, &seen_columns(node, port))?);
+            }
+        }
+        let pending: Option<Pending> = work.rows.as_ref().map(RowWork::window).transpose()?;
+        Ok(Io {
+            step: node.name.clone(),
+            store,
+            folder: engine.pipeline.folder.clone(),
+            inputs,
+            on: node.inputs.iter().map(|i| (i.port.clone(), i.on.clone())).collect(),
+            schemas: node.signature.outputs.iter().map(|(n, o)| (n.clone(), o.schema.clone())).collect(),
+            emitted: BTreeMap::new(),
+            pending,
+            faults: Vec::new(),
+            stats: Stats::default(),
+            stopped: None,
+            damage: Damage::default(),
+            events: engine.events,
+            cancelled: engine.cancelled,
+            max_usd: terms.max_usd,
+            retry_errors: engine.options.retry_errors,
+            gpus: terms.slot.gpus.clone(),
+        })
+    }
+
+    /// What the pending rows would cost; none for an operator without prices.
+    pub(crate) fn price(&self, node: &Node, work: &Work) -> anyhow::Result<Option<Price>> {
+        let Some(rows) = &work.rows else { return Ok(None) };
+        let terms = Terms { slot: &Slot::default(), max_usd: self.engine.options.max_usd, lost: None };
+        node.operator.price(&rows.pending_rows()?, &self.window(node, work, &terms)?)
+    }
+
+    /// Lets a lost result be made again only where that costs nothing, or a limit allows it to.
+    fn check_price(&self, node: &Node, work: &Work) -> anyhow::Result<()> {
+        let Some(price) = self.price(node, work)? else { return Ok(()) };
+        if price.requests == 0 || self.engine.options.max_usd.is_some() {
+            return Ok(());
+        }
+        let usd = price.usd.map_or("a price that is not known".to_owned(), |usd| format!("up to ${usd:.2}"));
+        bail!(
+            "its stored result is damaged, and making it again sends {} requests for {usd}; \
+             allow that with --max-usd",
+            price.requests
+        )
+    }
+}
+
+/// The stored tables that a result is made from, without the lists of their side files, which their makers'
+/// manifests hold.
+fn provenance(inputs: &BTreeMap<String, Table>) -> BTreeMap<String, TableRecord> {
+    let stored = inputs.iter().filter_map(|(port, table)| match table {
+        Table::Stored(record) => Some((port.clone(), TableRecord { files: Vec::new(), ..record.clone() })),
+        Table::Listed(_) => None,
+    });
+    stored.collect()
+}
+
+fn seen_columns(node: &Node, port: &str) -> Vec<String> {
+    let none = Vec::new();
+    let read = node.signature.reads.get(port).unwrap_or(&none);
+    let seen = node.signature.sees.get(port).unwrap_or(&none);
+    let mut all = read.clone();
+    all.extend(seen.iter().filter(|name| !read.contains(name)).cloned());
+    all
+}

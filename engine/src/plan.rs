@@ -1,0 +1,198 @@
+//! What a run would do, step by step.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use argent_cache::Manifest;
+use serde::Serialize;
+
+use crate::decide::{Decider, Decision, Work};
+use crate::engine::{Engine, main_rows};
+use crate::execute::{Made, Terms};
+use crate::operator::Price;
+use crate::pipeline::Node;
+use crate::pools::Slot;
+use crate::table::Table;
+
+/// What a plan says of one step.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedStep {
+    /// The step.
+    pub step: String,
+    /// Its operator.
+    pub r#use: String,
+    /// `run`, `reuse`, or `maybe` where it depends on values that are not known yet.
+    pub action: &'static str,
+    /// Input rows of a row operator.
+    pub rows: PlannedRows,
+    /// Why it runs: how its recipe differs from the last one.
+    pub why: Vec<String>,
+    /// What it would cost.
+    pub cost: PlannedCost,
+    /// Whether the plan itself ran it, because it is local, free and quick.
+    pub made: bool,
+}
+
+/// Row counts of a planned step; bounds where the input is not known yet.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct PlannedRows {
+    /// All rows; none where they are not known.
+    pub total: Option<u64>,
+    /// Rows whose answer is there.
+    pub reuse: u64,
+    /// The fewest rows that would run.
+    pub run_min: u64,
+    /// The most rows that would run.
+    pub run: u64,
+}
+
+/// What a planned step would cost.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct PlannedCost {
+    /// Distinct requests.
+    pub requests: u64,
+    /// The least, in US dollars; none where the price is not known.
+    pub usd_min: Option<f64>,
+    /// The most, in US dollars; none where the price is not known.
+    pub usd: Option<f64>,
+    /// Input tokens, estimated.
+    pub tokens_in: u64,
+    /// Output tokens, estimated.
+    pub tokens_out: u64,
+    /// Seconds, from the last time; none where there was none.
+    pub seconds: Option<f64>,
+}
+
+/// Plans all steps of a pipeline, and makes those that are quick.
+pub(crate) fn plan(engine: &Engine) -> anyhow::Result<Vec<PlannedStep>> {
+    let mut planner = Planner { engine, decider: Decider::new(engine)?, results: Vec::new() };
+    let mut planned = Vec::new();
+    for node in &engine.pipeline.nodes {
+        let (step, result) = planner.step(node).with_context(|| format!("step `{}`", node.name))?;
+        planner.results.push(result);
+        if node.contract.is_none() {
+            planned.push(step);
+        }
+    }
+    Ok(planned)
+}
+
+struct Planner<'a> {
+    engine: &'a Engine<'a>,
+    decider: Decider<'a>,
+    /// By place: the result that steps below may read, where it is known.
+    results: Vec<Option<Arc<Manifest>>>,
+}
+
+impl Planner<'_> {
+    fn step(&self, node: &Node) -> anyhow::Result<(PlannedStep, Option<Arc<Manifest>>)> {
+        let mut planned = PlannedStep {
+            step: node.name.clone(),
+            r#use: node.operator_name.to_owned(),
+            action: "maybe",
+            rows: PlannedRows::default(),
+            why: Vec::new(),
+            cost: PlannedCost::default(),
+            made: false,
+        };
+        let upstream: Option<Vec<Arc<Manifest>>> =
+            node.inputs.iter().map(|input| self.results[input.node].clone()).collect();
+        let Some(upstream) = upstream else {
+            let last = self.decider.last(&node.name)?.map(|(_, last)| last);
+            planned.why = vec![format!("depends on {}", self.unknown_inputs(node).join(", "))];
+            planned.rows.run = last.as_ref().map_or(0, main_rows);
+            planned.cost.seconds = last.map(|l| l.stats.seconds);
+            return Ok((planned, None));
+        };
+        let result = match self.decider.decide(node, &upstream)? {
+            Decision::Reuse(result) => {
+                planned.reuses(main_rows(&result.manifest));
+                Some(result.manifest)
+            }
+            Decision::Accept(result, drift) => {
+                planned.reuses(main_rows(&result.manifest));
+                planned.why = vec![accepted(node, drift)];
+                Some(result.manifest)
+            }
+            Decision::Run(work) => {
+                planned.action = "run";
+                planned.why.clone_from(&work.why);
+                planned.rows = rows(&work);
+                planned.cost = self.cost(node, &work)?;
+                let made = self.make(node, &upstream)?;
+                planned.made = made.is_some();
+                made.flatten()
+            }
+        };
+        Ok((planned, result))
+    }
+
+    /// Makes a quick step; the outer option says whether it was made, the inner one holds a whole result.
+    fn make(&self, node: &Node, upstream: &[Arc<Manifest>]) -> anyhow::Result<Option<Option<Arc<Manifest>>>> {
+        if !node.quick {
+            return Ok(None);
+        }
+        let terms = Terms { slot: &Slot::default(), max_usd: self.engine.options.max_usd, lost: None };
+        let made = self.decider.make(node, upstream, &terms).map_err(|failure| failure.error)?;
+        Ok(Some(match made {
+            Made::Whole(result) | Made::Reused(result) | Made::Accepted(result, _) => Some(result.manifest),
+            Made::Part(..) => None,
+        }))
+    }
+
+    fn cost(&self, node: &Node, work: &Work) -> anyhow::Result<PlannedCost> {
+        let free = Price { usd_min: Some(0.0), usd: Some(0.0), ..Price::default() };
+        let Price { requests, tokens_in, tokens_out, usd_min, usd } =
+            self.decider.price(node, work)?.unwrap_or(free);
+        Ok(PlannedCost { requests, tokens_in, tokens_out, usd_min, usd, seconds: seconds(work) })
+    }
+
+    fn unknown_inputs(&self, node: &Node) -> Vec<String> {
+        let unknown = node.inputs.iter().filter(|input| self.results[input.node].is_none());
+        unknown.map(|input| format!("`{}`", self.engine.pipeline.nodes[input.node].name)).collect()
+    }
+}
+
+impl PlannedStep {
+    fn reuses(&mut self, rows: u64) {
+        self.action = "reuse";
+        self.rows = PlannedRows { total: Some(rows), reuse: rows, run_min: 0, run: 0 };
+    }
+}
+
+/// Why a changed input is accepted, in words.
+pub(crate) fn accepted(node: &Node, drift: f64) -> String {
+    let rule = node.rerun.as_ref().map_or(String::new(), |rerun| rerun.to_string());
+    format!("accepted: changed_rows is {}, and it runs again if {rule}", share(drift))
+}
+
+/// A share in at most four digits behind the point, or its order of magnitude where it is smaller.
+fn share(share: f64) -> String {
+    if share > 0.0 && share < 0.0001 {
+        return format!("{share:.1e}");
+    }
+    format!("{}", (share * 1e4).round() / 1e4)
+}
+
+fn rows(work: &Work) -> PlannedRows {
+    match &work.rows {
+        Some(rows) => {
+            let (total, run) = rows.counts();
+            PlannedRows { total: Some(total), reuse: total - run, run_min: run, run }
+        }
+        None => {
+            let total = work.inputs.values().map(Table::rows).max().unwrap_or(0);
+            PlannedRows { total: Some(total), reuse: 0, run_min: total, run: total }
+        }
+    }
+}
+
+/// The seconds that the work will take, from the last time: of a row operator by row.
+fn seconds(work: &Work) -> Option<f64> {
+    let stats = &work.last.as_ref()?.stats;
+    match &work.rows {
+        Some(rows) if stats.made > 0 => Some(stats.seconds / stats.made as f64 * rows.counts().1 as f64),
+        Some(_) => None,
+        None => Some(stats.seconds),
+    }
+}

@@ -1,0 +1,182 @@
+//! Steps that do not wait for each other run at the same time, with what each needs to itself.
+
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use expect_test::expect;
+
+use crate::chat_server::{ChatServer, Reply};
+use crate::sandbox::{Sandbox, steps};
+
+const PACK: &str = "name: small
+findings:
+  - { id: effusion, name: Pleural effusion, definition: Fluid in the pleural space., synonyms: [effusion], rules: { any: [effusions?] } }
+";
+
+/// Two labelling steps that read the same reports and nothing of each other.
+fn spec(first: &str, second: &str) -> String {
+    let label = |name: &str, url: &str, model: &str| {
+        format!(
+            "  {name}:
+    use: label.llm
+    from: reports
+    with:
+      findings: pack.yaml
+      prompt: prompt.md
+      endpoint: {{ base_url: \"{url}\", model: {model} }}
+      concurrency: 1
+      price: {{ input: 1, output: 4 }}
+"
+        )
+    };
+    let reports = "  reports: { use: reports.table, with: { path: reports.csv, id: id, text: text } }\n";
+    format!(
+        "argent: 1\nname: two\nsteps:\n{reports}{}{}",
+        label("one", first, "a"),
+        label("two", second, "b")
+    )
+}
+
+fn sandbox(spec: &str) -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.write("two.yaml", spec).write("pack.yaml", PACK);
+    sandbox.write("prompt.md", "Label the report.\nReport:\n{{ report.text }}");
+    sandbox.write("reports.csv", "id,text\nr1,Small effusion.\nr2,No effusion.\n");
+    sandbox
+}
+
+/// How many requests are under way at the same moment, at most.
+#[derive(Default)]
+struct Crowd {
+    state: Mutex<(usize, usize)>,
+    changed: Condvar,
+}
+
+impl Crowd {
+    /// Is there until `others` are there too, or for a while.
+    fn visit(&self, others: usize) {
+        let mut state = self.state.lock().unwrap();
+        state.0 += 1;
+        state.1 = state.1.max(state.0);
+        self.changed.notify_all();
+        let patience = Duration::from_secs(if others > 1 { 20 } else { 0 });
+        drop(self.changed.wait_timeout_while(state, patience, |(_, most)| *most < others).unwrap());
+        std::thread::sleep(Duration::from_millis(30));
+        self.state.lock().unwrap().0 -= 1;
+    }
+}
+
+#[test]
+fn two_steps_work_at_the_same_time_unless_one_job_is_asked_for() {
+    let crowd = Arc::new(Crowd::default());
+    let servers = [ChatServer::start(), ChatServer::start()];
+    for server in &servers {
+        let crowd = Arc::clone(&crowd);
+        server.behave(move |_| {
+            crowd.visit(2);
+            Reply::Good
+        });
+    }
+    let sandbox = sandbox(&spec(&servers[0].base_url, &servers[1].base_url));
+    // Each server answers its first question only when the other has been asked as well.
+    let said = sandbox.run(&["two.yaml", "--jobs", "2"]);
+    assert_eq!(said, ["reports made 2 0 0", "one made 2 0 0", "two made 2 0 0"]);
+    assert_eq!(crowd.state.lock().unwrap().1, 2);
+}
+
+#[test]
+fn an_endpoint_and_a_spending_limit_serve_one_step_at_a_time() {
+    let crowd = Arc::new(Crowd::default());
+    let servers = [ChatServer::start(), ChatServer::start()];
+    for server in &servers {
+        let crowd = Arc::clone(&crowd);
+        server.behave(move |_| {
+            crowd.visit(0);
+            Reply::Good
+        });
+    }
+    let same = sandbox(&spec(&servers[0].base_url, &servers[0].base_url));
+    same.run(&["two.yaml", "--jobs", "2"]);
+    assert_eq!(crowd.state.lock().unwrap().1, 1, "one endpoint");
+    let limited = sandbox(&spec(&servers[0].base_url, &servers[1].base_url));
+    limited.run(&["two.yaml", "--jobs", "2", "--max-usd", "1"]);
+    assert_eq!(crowd.state.lock().unwrap().1, 1, "one purse");
+}
+
+#[test]
+fn two_runs_at_once_share_their_work() {
+    let server = ChatServer::start();
+    server.behave(|_| Reply::Slow(Duration::from_millis(50)));
+    let sandbox = sandbox(&spec(&server.base_url, &server.base_url));
+    let start = || {
+        let mut command = sandbox.command(&["run", "two.yaml", "--json"]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let runs = [start(), start()].map(|child| child.wait_with_output().unwrap());
+    for run in &runs {
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    }
+    assert_eq!(server.heard().len(), 4, "two reports, two models, each asked once");
+    let made: usize = runs
+        .iter()
+        .flat_map(|run| steps(std::str::from_utf8(&run.stdout).unwrap()))
+        .filter(|line| line.starts_with("one made 2") || line.starts_with("two made 2"))
+        .count();
+    assert_eq!(made, 2, "each step was made by one of the runs");
+}
+
+#[test]
+fn what_a_step_needs_and_the_machine_lacks_fails_that_step_alone() {
+    let sandbox = Sandbox::new();
+    sandbox.write("r.csv", "id,text\na,x\n").write(
+        "p.yaml",
+        "argent: 1
+name: needs
+steps:
+  reports: { use: reports.table, with: { path: r.csv, id: id, text: text } }
+  gpu: { use: sql, from: reports, with: { query: select id from reports }, needs: { gpu: 1 } }
+  below: { use: sql, from: gpu, with: { query: select id from gpu } }
+  cpu: { use: sql, from: reports, with: { query: select id as i from reports }, needs: { cpu: 3 } }
+  fine: { use: sql, from: reports, with: { query: select text from reports }, needs: { cpu: 1, memory_gb: 1 } }
+",
+    );
+    let said = sandbox.argent(&["run", "p.yaml"]);
+    assert_eq!(said.code, 1, "{}", said.err);
+    let mut lines: Vec<&str> = said.err.lines().filter(|line| !line.contains(" made ")).collect();
+    lines.sort_unstable();
+    expect![[r#"
+        2 steps made, 0 reused, 3 without a result
+        below                blocked   waits for gpu
+        cpu                  failed    the step needs 3 cpu, and there are 1 (--jobs)
+        gpu                  failed    the step needs 1 gpu, and this argent was built without GPU support; it does not fall back to the CPU
+        store @/.argent"#]]
+    .assert_eq(&lines.join("\n"));
+}
+
+#[test]
+fn an_unknown_need_is_a_mistake() {
+    let sandbox = Sandbox::new();
+    sandbox.write("r.csv", "id,text\na,x\n").write(
+        "p.yaml",
+        "argent: 1
+name: needs
+steps:
+  reports: { use: reports.table, with: { path: r.csv, id: id, text: text }, needs: { gpus: 1 } }
+",
+    );
+    let said = sandbox.argent(&["check", "p.yaml"]);
+    assert_eq!(said.code, 2);
+    expect![[r#"
+        error: `needs` knows no `gpus`
+         --> p.yaml:4:92
+          |
+        4 |   reports: { use: reports.table, with: { path: r.csv, id: id, text: text }, needs: { gpus: 1 } }
+          |                                                                                            ^
+          |
+        help: did you mean `gpu`?
+
+        1 mistake in p.yaml
+
+    "#]]
+    .assert_eq(&said.err);
+}
