@@ -1,37 +1,32 @@
 //! The row memo: for one operator, the answers it gave, by row key.
 
 mod journal;
+mod reading;
+mod sealing;
 mod segment;
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind, Write};
+use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{
     Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
 };
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::digest::Digest;
-use crate::durable::{storage_error, sync_folder};
-use crate::store::{BLOB_DOMAIN, Store, hash_file, lock};
-use journal::{Checker, JOURNAL_SUFFIX, Journal};
-use segment::{Group, Record, SEGMENT_SUFFIX, Segment};
+use crate::durable::storage_error;
+use crate::store::{Store, lock};
+use journal::{Checker, Journal};
+use segment::{Group, Segment};
 
 /// A put is durable after this long at most, and a little for the sync itself: 50 ms together.
 const GROUP_SYNC_DELAY: Duration = Duration::from_millis(40);
 
 /// A journal of this many bytes is sealed while the run goes on.
 const JOURNAL_SEAL_BYTES: u64 = 64 << 20;
-
-/// A segment holds about this many bytes of values, so that one is written from memory.
-const SEGMENT_BYTES: usize = 256 << 20;
-
-/// Segments of less than this many bytes are merged when there are [`SMALL_SEGMENTS`] of them.
-const SMALL_SEGMENT_BYTES: u64 = 32 << 20;
-const SMALL_SEGMENTS: usize = 8;
 
 /// Row groups that are kept decompressed; with [`Memo::get_many`] one is enough.
 const CACHED_GROUPS: usize = 8;
@@ -430,269 +425,6 @@ impl Shared {
     }
 }
 
-/// Reading what others wrote.
-impl Shared {
-    fn refresh(&self) -> Result<()> {
-        let _alone = lock(&self.refresh);
-        // A file can go between listing and opening, when its records have moved to a segment: list again.
-        for _ in 0..REFRESH_ATTEMPTS {
-            if self.load_all()? {
-                return Ok(());
-            }
-        }
-        bail!("the memo at {} keeps changing while it is read; run again", self.folder.display())
-    }
-
-    /// Reads new files and new records; false if a file vanished meanwhile.
-    fn load_all(&self) -> Result<bool> {
-        let mut names = self.list()?;
-        // By time, so that the first value of a key is the same for every reader.
-        names.sort();
-        for name in names {
-            let known = {
-                let index = self.read_index();
-                index.names.get(&name).map(|source| (*source, Arc::clone(&index.sources[*source])))
-            };
-            match known {
-                Some((number, source)) => self.read_on(number, &source)?,
-                None => {
-                    if !self.load(&name)? {
-                        return Ok(false);
-                    }
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    fn list(&self) -> Result<Vec<String>> {
-        let list = || -> io::Result<Vec<String>> {
-            let mut names = Vec::new();
-            for entry in fs::read_dir(&self.folder)? {
-                names.extend(entry?.file_name().into_string());
-            }
-            Ok(names)
-        };
-        match list() {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-            listed => Ok(listed.map_err(|error| self.refused("list a memo", error))?),
-        }
-    }
-
-    /// Reads a file for the first time; false if it is gone.
-    fn load(&self, name: &str) -> Result<bool> {
-        let path = self.folder.join(name);
-        let suffix = path.extension().and_then(|suffix| suffix.to_str());
-        if !matches!(suffix, Some(JOURNAL_SUFFIX | SEGMENT_SUFFIX)) {
-            return Ok(true);
-        }
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(self.refused("read a memo", error).into()),
-        };
-        if suffix == Some(SEGMENT_SUFFIX) {
-            self.load_segment(name, file)?;
-        } else {
-            let kind = Kind::Other { file, next: Mutex::new(0) };
-            let number = self.write_index().add(Source { name: name.to_owned(), kind });
-            let source = Arc::clone(&self.read_index().sources[number]);
-            self.read_on(number, &source)?;
-        }
-        Ok(true)
-    }
-
-    /// Reads what another process has added to its journal.
-    fn read_on(&self, number: usize, source: &Source) -> Result<()> {
-        let Kind::Other { file, next } = &source.kind else { return Ok(()) };
-        let mut next = lock(next);
-        let scan = journal::scan(&self.checker, file, *next)
-            .map_err(|error| self.refused("read a memo journal", error))?;
-        let mut index = self.write_index();
-        for found in scan.found {
-            let place = Place { source: number, at: found.payload_at, bytes: found.payload_bytes };
-            index.places.entry(found.key).or_insert(place);
-        }
-        index.damaged += scan.damaged;
-        *next = scan.next;
-        Ok(())
-    }
-
-    fn load_segment(&self, name: &str, mut file: File) -> Result<()> {
-        let (digest, bytes) = hash_file(self.store.secret(), &mut file)
-            .map_err(|error| self.refused("read a memo segment", error))?;
-        let sound = segment_digest(name) == Some(digest);
-        let segment = match Segment::open(file) {
-            Ok(segment) => segment,
-            Err(error) if sound => return Err(error).with_context(|| format!("memo segment {name}")),
-            Err(_) => {
-                let mut index = self.write_index();
-                index.add(Source { name: name.to_owned(), kind: Kind::Unreadable });
-                index.damaged += 1;
-                return Ok(());
-            }
-        };
-        let (rows, lost) =
-            if sound { ((0..).zip(segment.keys()?).collect(), 0) } else { segment.salvage(&self.checker) };
-        let mut index = self.write_index();
-        let kind = Kind::Segment { segment, bytes, damaged: !sound };
-        let source = index.add(Source { name: name.to_owned(), kind });
-        for (row, key) in rows {
-            index.places.entry(key).or_insert(Place { source, at: row, bytes: 0 });
-        }
-        index.damaged += lost;
-        Ok(())
-    }
-}
-
-/// How often the folder is listed before a memo that keeps changing is an error.
-const REFRESH_ATTEMPTS: usize = 20;
-
-/// Sealing.
-impl Shared {
-    fn seal(&self) -> Result<()> {
-        if !self.folder.exists() {
-            return Ok(());
-        }
-        let folder = File::open(&self.folder).map_err(|error| self.refused("seal a memo", error))?;
-        // One process seals at a time; those that read or put need not wait.
-        folder.lock().map_err(|error| self.refused("seal a memo", error))?;
-        self.close_journal()?;
-        self.refresh()?;
-        let picked = self.pick()?;
-        let Some(stem) = picked.iter().map(|(_, source)| stem_of(&source.name)).min() else { return Ok(()) };
-        let mut moving = self.records_of(&picked);
-        while !moving.is_empty() {
-            moving = self.seal_some(stem, &moving)?;
-        }
-        self.remove(&picked)
-    }
-
-    /// Ends the journal of this process, all its records durable; the next put begins another.
-    ///
-    /// Puts wait for this sync: between the usual ones there is always a record that is not durable yet.
-    fn close_journal(&self) -> Result<()> {
-        let mut writer = self.lock_writer();
-        while writer.syncing {
-            writer = self.sync_ended.wait(writer).unwrap_or_else(PoisonError::into_inner);
-        }
-        if writer.journal.is_none() && writer.pending.is_empty() {
-            return Ok(());
-        }
-        self.open_journal(&mut writer)?;
-        let Some(journal) = writer.journal.take() else { return Ok(()) };
-        journal.file.sync_data().map_err(|error| self.refused("write a memo journal", error))?;
-        writer.synced = writer.put;
-        writer.pending.clear();
-        Ok(())
-    }
-
-    /// What to seal: the journals that nobody writes any more, and small or damaged segments.
-    fn pick(&self) -> Result<Vec<(usize, Arc<Source>)>> {
-        let sources: Vec<_> = self.read_index().names.values().copied().collect();
-        let current = self.lock_writer().open_source();
-        let mut picked = Vec::new();
-        let mut small = Vec::new();
-        for number in sources {
-            let source = Arc::clone(&self.read_index().sources[number]);
-            match &source.kind {
-                Kind::Own(_) if current == Some(number) => {}
-                Kind::Own(_) => picked.push((number, source)),
-                Kind::Other { file, .. } => match file.try_lock() {
-                    Ok(()) => {
-                        // Its writer may have added something since it was read last, and then died.
-                        self.read_on(number, &source)?;
-                        picked.push((number, source));
-                    }
-                    Err(TryLockError::WouldBlock) => {}
-                    Err(TryLockError::Error(error)) => return Err(self.refused("seal a memo", error).into()),
-                },
-                Kind::Segment { damaged: true, .. } => picked.push((number, source)),
-                Kind::Segment { bytes, .. } if *bytes < SMALL_SEGMENT_BYTES => small.push((number, source)),
-                Kind::Segment { .. } | Kind::Unreadable | Kind::Gone => {}
-            }
-        }
-        if small.len() >= SMALL_SEGMENTS {
-            picked.extend(small);
-        }
-        Ok(picked)
-    }
-
-    /// The records whose value counts and lies in one of these sources, in the order in which they were put.
-    fn records_of(&self, picked: &[(usize, Arc<Source>)]) -> Vec<(Digest, Place)> {
-        let names: HashMap<usize, &str> =
-            picked.iter().map(|(number, source)| (*number, source.name.as_str())).collect();
-        let index = self.read_index();
-        let mut records: Vec<_> = index
-            .places
-            .iter()
-            .filter(|(_, place)| names.contains_key(&place.source))
-            .map(|(key, place)| (*key, *place))
-            .collect();
-        records.sort_by_key(|(_, place)| (names[&place.source], place.at));
-        records
-    }
-
-    /// Makes a segment of the first of `moving`, as many as fit, and returns the others.
-    fn seal_some(&self, stem: &str, moving: &[(Digest, Place)]) -> Result<Vec<(Digest, Place)>> {
-        let mut records = Vec::new();
-        let mut bytes = 0;
-        let mut taken = 0;
-        for (key, _) in moving {
-            if bytes >= SEGMENT_BYTES {
-                break;
-            }
-            taken += 1;
-            // None is a damaged record, which `get` has just left out of the index.
-            if let Some(value) = self.get(key)? {
-                bytes += value.len();
-                records.push(Record { key: *key, value });
-            }
-        }
-        if !records.is_empty() {
-            let source = self.publish_segment(stem, &records)?;
-            let before: HashMap<Digest, Place> = moving[..taken].iter().copied().collect();
-            let mut index = self.write_index();
-            for (row, record) in (0..).zip(&records) {
-                if let Some(place) = index.places.get_mut(&record.key)
-                    && before.get(&record.key) == Some(place)
-                {
-                    *place = Place { source, at: row, bytes: 0 };
-                }
-            }
-        }
-        Ok(moving[taken..].to_vec())
-    }
-
-    /// Writes a segment, gives it its name, and returns its number among the sources.
-    fn publish_segment(&self, stem: &str, records: &[Record]) -> Result<usize> {
-        let refused = |error| self.refused("write a memo segment", error);
-        let encoded = segment::encode(&self.checker, records)?;
-        let digest = self.store.secret().digest(BLOB_DOMAIN, &encoded);
-        let bytes = encoded.len() as u64;
-        let mut temporary = self.store.temporary_file()?;
-        temporary.write_all(&encoded).map_err(refused)?;
-        temporary.as_file().sync_data().map_err(refused)?;
-        let file = temporary.reopen().map_err(refused)?;
-        let name = format!("{stem}-{digest}.{SEGMENT_SUFFIX}");
-        self.store.link_new(&temporary, &self.folder.join(&name)).map_err(refused)?;
-        let kind = Kind::Segment { segment: Segment::open(file)?, bytes, damaged: false };
-        Ok(self.write_index().add(Source { name, kind }))
-    }
-
-    /// Removes files whose records are all in a segment that has its name.
-    fn remove(&self, picked: &[(usize, Arc<Source>)]) -> Result<()> {
-        let refused = |error| self.refused("remove a sealed journal", error);
-        for (number, source) in picked {
-            match fs::remove_file(self.folder.join(&source.name)) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(refused(error).into()),
-                Ok(()) | Err(_) => self.write_index().forget(*number),
-            }
-        }
-        Ok(sync_folder(&self.folder).map_err(refused)?)
-    }
-}
-
 impl Shared {
     fn read_index(&self) -> RwLockReadGuard<'_, Index> {
         self.index.read().unwrap_or_else(PoisonError::into_inner)
@@ -739,15 +471,6 @@ impl Index {
 fn time_stem() -> Result<String> {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).context("the system's clock is before 1970")?;
     Ok(format!("{:016x}", since.as_micros()))
-}
-
-fn stem_of(name: &str) -> &str {
-    name.split_once('-').map_or(name, |(stem, _)| stem)
-}
-
-/// The digest of the file's bytes that a segment's name holds.
-fn segment_digest(name: &str) -> Option<Digest> {
-    name.split_once('-')?.1.split_once('.')?.0.parse().ok()
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! What the memo promises: torn and flipped records, sealing, several processes.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 
+use super::sealing::SMALL_SEGMENTS;
 use super::*;
 use crate::digest::Secret;
 
