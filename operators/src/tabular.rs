@@ -1,31 +1,107 @@
 //! What operators that read tabular files share: their files, and the columns that parameters name in them.
 
+use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 use argent_engine::operator::{FILES, nearest};
 use argent_engine::{Inputs, Io, Problem, table};
-use arrow::array::AsArray;
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::datatypes::SchemaRef;
 
-use crate::records::{self, Records};
+use crate::ids::IdReader;
+use crate::records::{self, Record, Records};
 
-/// The files of the `files` port, read one after the other: their shown path and records. A file that does
-/// not read at all fails the step: its rows are not known, so nothing else could stand for them.
+/// Hands the files of the `files` port to `collect`, one after the other; records of theirs that do not read are
+/// error rows. A file that does not read at all fails the step: its rows are not known, so nothing else could
+/// stand for them.
 ///
 /// # Errors
-/// When a file does not read.
-pub(crate) fn read_files(io: &Io) -> anyhow::Result<Vec<(String, Records)>> {
-    let files = io.input(FILES)?;
+/// When a file does not read, and what `collect` says.
+pub(crate) fn each_file(
+    io: &mut Io,
+    mut collect: impl FnMut(&mut Io, &File) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let files = io.input(FILES)?.clone();
     let paths = files.column_by_name("path").context("files have paths")?.as_string::<i32>();
     let digests = files.column_by_name("digest").context("files have digests")?.as_string::<i32>();
-    (0..files.num_rows())
-        .map(|row| {
-            let path = io.source_file(paths.value(row), digests.value(row))?;
-            let records = records::read(&path, paths.value(row))
-                .with_context(|| format!("file {} of {} does not read", row + 1, files.num_rows()))?;
-            Ok((paths.value(row).to_owned(), records))
+    for row in 0..files.num_rows() {
+        let path = io.source_file(paths.value(row), digests.value(row))?;
+        let records = records::read(&path, paths.value(row))
+            .with_context(|| format!("file {} of {} does not read", row + 1, files.num_rows()))?;
+        let file = File { number: row + 1, records };
+        for (line, reason) in &file.records.faults {
+            io.fault(FILES, &file.place(*line), "unreadable", reason.as_str());
+        }
+        collect(io, &file)?;
+    }
+    Ok(())
+}
+
+/// A tabular file of the `files` port, read. Messages call it by its number, because paths may name patients.
+pub(crate) struct File {
+    number: usize,
+    pub(crate) records: Records,
+}
+
+impl fmt::Display for File {
+    /// How it is called in messages: `file 2`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file {}", self.number)
+    }
+}
+
+impl File {
+    /// How a record is called in messages: `file 2 line 7`.
+    pub(crate) fn place(&self, line: u64) -> String {
+        format!("{self} line {line}")
+    }
+
+    /// The place of a column that a parameter names.
+    ///
+    /// # Errors
+    /// When the file does not have it.
+    pub(crate) fn column(&self, name: &str) -> anyhow::Result<usize> {
+        self.records.column(name).with_context(|| {
+            let names: Vec<&str> = self.records.columns.iter().map(String::as_str).collect();
+            format!("{self} has no column `{name}`; {}", nearest(name, &names, "columns"))
         })
-        .collect()
+    }
+
+    /// The id of a record and the ids that follow from it; none where they do not read, which is an error row.
+    pub(crate) fn ids(
+        &self,
+        io: &mut Io,
+        reader: &IdReader,
+        id_column: usize,
+        record: &Record,
+    ) -> Option<Vec<String>> {
+        match reader.read(record.cells[id_column].as_deref().unwrap_or("")) {
+            Ok(ids) => Some(ids),
+            Err(reason) => {
+                io.fault(FILES, &self.place(record.line), "id", reason);
+                None
+            }
+        }
+    }
+}
+
+/// The cells of one row, in the order of the table's columns.
+pub(crate) type Cells = Vec<Option<String>>;
+
+/// A table of text columns from rows of cells.
+///
+/// # Errors
+/// When a cell is null where the schema wants text.
+pub(crate) fn batch(schema: SchemaRef, rows: &[Cells]) -> anyhow::Result<RecordBatch> {
+    let columns = (0..schema.fields().len())
+        .map(|column| {
+            let cells = rows.iter().map(|row| row[column].as_deref());
+            Arc::new(cells.collect::<StringArray>()) as ArrayRef
+        })
+        .collect();
+    Ok(RecordBatch::try_new(schema, columns)?)
 }
 
 /// A problem for each column that the parameters name and that a file on disk does not have. Files that
@@ -60,15 +136,4 @@ fn missing_in(path: &Path, named: &[(Vec<String>, String)]) -> Vec<Problem> {
                 .help(nearest(column, &names, "columns"))
         })
         .collect()
-}
-
-/// The place of a column that a parameter names.
-///
-/// # Errors
-/// When a file does not have it.
-pub(crate) fn column(records: &Records, name: &str) -> anyhow::Result<usize> {
-    records.column(name).with_context(|| {
-        let names: Vec<&str> = records.columns.iter().map(String::as_str).collect();
-        format!("a file has no column `{name}`; {}", nearest(name, &names, "columns"))
-    })
 }

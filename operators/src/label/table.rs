@@ -12,9 +12,7 @@ use crate::findings;
 use crate::ids::{IdReader, Ids};
 use crate::label::{STATES, label_fields};
 use crate::one_or_many::OneOrMany;
-use crate::records::Records;
-use crate::reports::table::{Cells, batch};
-use crate::tabular;
+use crate::tabular::{self, Cells, File, batch};
 
 /// Reads labels from CSV, TSV, JSON Lines and Parquet files: wide (a column per finding) or long.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -93,9 +91,9 @@ impl LabelsTable {
         named
     }
 
-    fn wanted(&self, records: &Records, cells: &Cells) -> anyhow::Result<bool> {
+    fn wanted(&self, file: &File, cells: &Cells) -> anyhow::Result<bool> {
         for (name, allowed) in &self.r#where {
-            let cell = cells[tabular::column(records, name)?].as_deref().unwrap_or("");
+            let cell = cells[file.column(name)?].as_deref().unwrap_or("");
             if !allowed.to_vec().iter().any(|a| a == cell) {
                 return Ok(false);
             }
@@ -104,14 +102,14 @@ impl LabelsTable {
     }
 
     /// The findings and cells of one record.
-    fn findings_of(&self, records: &Records, cells: &Cells) -> anyhow::Result<Vec<FindingCell>> {
+    fn findings_of(&self, file: &File, cells: &Cells) -> anyhow::Result<Vec<FindingCell>> {
         if let Some(long) = &self.long {
-            let name = cells[tabular::column(records, &long.finding)?].clone().unwrap_or_default();
+            let name = cells[file.column(&long.finding)?].clone().unwrap_or_default();
             let finding = self.finding(&name).map(str::to_owned);
             let finding = finding.ok_or_else(|| "the finding is not in the pack".to_owned());
-            return Ok(vec![(finding, cells[tabular::column(records, &long.value)?].clone())]);
+            return Ok(vec![(finding, cells[file.column(&long.value)?].clone())]);
         }
-        let columns = records.columns.iter().zip(cells);
+        let columns = file.records.columns.iter().zip(cells);
         Ok(columns
             .filter_map(|(name, cell)| Some((Ok(self.finding(name)?.to_owned()), cell.clone())))
             .collect())
@@ -162,42 +160,26 @@ impl Operator for LabelsTable {
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(anyhow::Error::msg)?;
         let mut found = Found::default();
-        for (number, (_, records)) in tabular::read_files(io)?.into_iter().enumerate() {
-            self.collect(io, &ids, &format!("file {}", number + 1), &records, &mut found)?;
-        }
+        tabular::each_file(io, |io, file| self.collect(io, &ids, file, &mut found))?;
         let rows = found.settle(io);
         io.emit("", batch(io.schema("")?, &rows)?)
     }
 }
 
 impl LabelsTable {
-    /// Adds one file's labels; rows whose id does not read are faults at once.
-    fn collect(
-        &self,
-        io: &mut Io,
-        ids: &IdReader,
-        file: &str,
-        records: &Records,
-        found: &mut Found,
-    ) -> anyhow::Result<()> {
-        for (line, reason) in &records.faults {
-            io.fault(FILES, &format!("{file} line {line}"), "unreadable", reason.as_str());
-        }
-        let id_column = tabular::column(records, &self.id)?;
-        if self.long.is_none() && !records.columns.iter().any(|c| self.finding(c).is_some()) {
+    /// Adds one file's labels.
+    fn collect(&self, io: &mut Io, ids: &IdReader, file: &File, found: &mut Found) -> anyhow::Result<()> {
+        let id_column = file.column(&self.id)?;
+        if self.long.is_none() && !file.records.columns.iter().any(|c| self.finding(c).is_some()) {
             anyhow::bail!("{file} has no column named as a finding of the pack");
         }
-        for record in &records.rows {
-            if !self.wanted(records, &record.cells)? {
+        for record in &file.records.rows {
+            if !self.wanted(file, &record.cells)? {
                 continue;
             }
-            match ids.read(record.cells[id_column].as_deref().unwrap_or("")) {
-                Ok(row) => {
-                    for (finding, cell) in self.findings_of(records, &record.cells)? {
-                        found.add(&row, finding, self.state(cell.as_deref()));
-                    }
-                }
-                Err(reason) => io.fault(FILES, &format!("{file} line {}", record.line), "id", reason),
+            let Some(row) = file.ids(io, ids, id_column, record) else { continue };
+            for (finding, cell) in self.findings_of(file, &record.cells)? {
+                found.add(&row, finding, self.state(cell.as_deref()));
             }
         }
         Ok(())

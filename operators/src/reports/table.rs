@@ -2,19 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::Arc;
 
 use argent_engine::operator::FILES;
 use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::Field;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{IdReader, Ids};
 use crate::one_or_many::OneOrMany;
-use crate::records::Records;
-use crate::tabular;
+use crate::tabular::{self, Cells, File, batch};
 
 /// Reads reports from CSV, TSV, JSON Lines and Parquet files, one report per row.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -105,16 +102,11 @@ impl Operator for ReportsTable {
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(anyhow::Error::msg)?;
         let mut reports: BTreeMap<String, Claims> = BTreeMap::new();
-        for (number, (_, records)) in tabular::read_files(io)?.into_iter().enumerate() {
-            self.collect(io, &ids, &format!("file {}", number + 1), &records, &mut reports)?;
-        }
+        tabular::each_file(io, |io, file| self.collect(io, &ids, file, &mut reports))?;
         let agreed = without_conflicts(io, reports);
         io.emit("", batch(column::schema(self.fields(&ids)), &agreed)?)
     }
 }
-
-/// The cells of one row, in the order of the table's columns.
-pub(crate) type Cells = Vec<Option<String>>;
 
 /// What the files say of one report: its cells, where they stand, and whether they contradict each other.
 struct Claims {
@@ -139,33 +131,23 @@ fn without_conflicts(io: &mut Io, reports: BTreeMap<String, Claims>) -> Vec<Cell
 }
 
 impl ReportsTable {
-    /// Adds one file's reports; rows that do not read are faults.
+    /// Adds one file's reports.
     fn collect(
         &self,
         io: &mut Io,
         ids: &IdReader,
-        file: &str,
-        records: &Records,
+        file: &File,
         reports: &mut BTreeMap<String, Claims>,
     ) -> anyhow::Result<()> {
-        for (line, reason) in &records.faults {
-            io.fault(FILES, &format!("{file} line {line}"), "unreadable", reason.as_str());
-        }
-        let id_column = tabular::column(records, &self.id)?;
+        let id_column = file.column(&self.id)?;
         let places = |columns: &mut dyn Iterator<Item = &str>| -> anyhow::Result<Vec<usize>> {
-            columns.map(|name| tabular::column(records, name)).collect()
+            columns.map(|name| file.column(name)).collect()
         };
         let texts = places(&mut self.all_sections().into_iter().map(|(_, column)| column))?;
         let kept = places(&mut self.keep.iter().map(String::as_str))?;
-        for record in &records.rows {
-            let place = format!("{file} line {}", record.line);
-            let row = match ids.read(record.cells[id_column].as_deref().unwrap_or("")) {
-                Ok(row) => row,
-                Err(reason) => {
-                    io.fault(FILES, &place, "id", reason);
-                    continue;
-                }
-            };
+        for record in &file.records.rows {
+            let Some(row) = file.ids(io, ids, id_column, record) else { continue };
+            let place = file.place(record.line);
             let id = row[0].clone();
             let mut cells: Cells = row.into_iter().map(Some).collect();
             cells.extend(texts.iter().map(|c| self.written(record.cells[*c].as_deref())));
@@ -190,15 +172,4 @@ impl ReportsTable {
         let nothing = text.is_empty() || self.empty.iter().any(|e| e.trim().eq_ignore_ascii_case(text));
         (!nothing).then(|| text.to_owned())
     }
-}
-
-/// A table of text columns from rows of cells.
-pub(crate) fn batch(schema: arrow::datatypes::SchemaRef, rows: &[Cells]) -> anyhow::Result<RecordBatch> {
-    let columns = (0..schema.fields().len())
-        .map(|column| {
-            let cells = rows.iter().map(|row| row[column].as_deref());
-            Arc::new(cells.collect::<StringArray>()) as ArrayRef
-        })
-        .collect();
-    Ok(RecordBatch::try_new(schema, columns)?)
 }
