@@ -5,6 +5,10 @@
 //! values by `scipy.ndimage.map_coordinates(order=1, mode="nearest")` in float64, equal to SimpleITK's linear
 //! resampling wherever a sample lies inside the input. They are in RAS order, x first.
 
+/// The imaging kernel is checked against the same values, so they are read in one way.
+#[path = "../kernels/imaging/src/reference/golden.rs"]
+mod golden;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -12,6 +16,7 @@ use argent_imaging::{HOUNSFIELD_RANGE, Volume, nifti, side_file};
 use serde_json::Value;
 
 use crate::sandbox::{Sandbox, root, shared_data};
+use golden::{npy, numbers};
 
 const PIPELINE: &str = "pipelines/volumes.yaml";
 
@@ -66,7 +71,7 @@ fn geometry_is_what_nibabel_reads() {
     let rows = table(&sandbox, "select id, shape, spacing_mm, orientation, affine, dtype from volumes");
     assert_eq!(rows.len(), 4);
     for (id, row) in rows {
-        let expected = &reference(&data)["nifti"][format!("nifti_ct/{id}.nii.gz")];
+        let expected = &golden::read(&data)["nifti"][format!("nifti_ct/{id}.nii.gz")];
         assert_eq!(row["shape"], expected["stored_shape"], "{id}");
         assert_eq!(row["orientation"], expected["axcodes"], "{id}");
         assert_eq!(row["dtype"], expected["dtype"], "{id}");
@@ -78,7 +83,7 @@ fn geometry_is_what_nibabel_reads() {
 #[test]
 fn resampled_voxels_agree_with_scipy_and_simpleitk_on_every_golden_grid() {
     let Some(data) = shared_data("imaging") else { return };
-    let reference = reference(&data);
+    let reference = golden::read(&data);
     let goldens = reference["resample"].as_array().unwrap();
     assert_eq!(goldens.len(), 15);
     let sandbox = Sandbox::new();
@@ -233,31 +238,6 @@ fn clipped_voxels(file: &Path) -> usize {
 /// Stored volumes are clipped to what a 12-bit scanner can say.
 fn in_range(hounsfield: f64) -> f64 {
     hounsfield.clamp(f64::from(HOUNSFIELD_RANGE.0), f64::from(HOUNSFIELD_RANGE.1))
-}
-
-/// The float32 values of a version 1 `.npy` file in C order, with its shape.
-fn npy(path: &Path) -> (Vec<f32>, Vec<usize>) {
-    let bytes = std::fs::read(path).unwrap();
-    assert_eq!(&bytes[..8], b"\x93NUMPY\x01\0");
-    let header_end = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let header = std::str::from_utf8(&bytes[10..header_end]).unwrap();
-    assert!(header.contains("'<f4'") && header.contains("'fortran_order': False"), "{header}");
-    let shape = header.split(['(', ')']).nth(1).unwrap();
-    let shape = shape.split(',').filter_map(|length| length.trim().parse().ok()).collect();
-    let (values, _) = bytes[header_end..].as_chunks::<4>();
-    (values.iter().map(|&value| f32::from_le_bytes(value)).collect(), shape)
-}
-
-fn reference(data: &Path) -> Value {
-    serde_json::from_str(&std::fs::read_to_string(data.join("reference/reference.json")).unwrap()).unwrap()
-}
-
-/// The numbers of a JSON array, however deep.
-fn numbers(value: &Value) -> Vec<f64> {
-    match value {
-        Value::Array(items) => items.iter().flat_map(numbers).collect(),
-        number => vec![number.as_f64().unwrap()],
-    }
 }
 
 fn assert_near(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {

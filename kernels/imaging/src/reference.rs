@@ -6,10 +6,13 @@
 //! mode="nearest")` in f64 and equal to SimpleITK's linear resampling to 2e-10 wherever a sample lies inside
 //! the input.
 
+pub(crate) mod golden;
+
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use self::golden::numbers;
 use crate::nifti::Nifti;
 use crate::orientation::{Orientation, Reordering};
 
@@ -21,20 +24,6 @@ pub(crate) fn folder() -> Option<PathBuf> {
     }
     println!("skipped: no reference volumes at {}", folder.display());
     None
-}
-
-/// `reference.json` in that folder.
-pub(crate) fn golden(folder: &Path) -> Value {
-    let text = std::fs::read_to_string(folder.join("reference/reference.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
-}
-
-/// The numbers of a JSON array, however deep.
-pub(crate) fn numbers(value: &Value) -> Vec<f64> {
-    match value {
-        Value::Array(items) => items.iter().flat_map(numbers).collect(),
-        number => vec![number.as_f64().unwrap()],
-    }
 }
 
 /// A JSON array of three whole numbers.
@@ -72,17 +61,4 @@ pub(crate) fn check_values(what: &str, values: &[f32], shape: [usize; 3], entry:
         let expected = entry[name].as_f64().unwrap();
         assert!((found - expected).abs() <= tolerance, "{what}: {name} {found}, expected {expected}");
     }
-}
-
-/// The float32 values of a version 1 `.npy` file in C order, with its shape.
-pub(crate) fn npy(path: &Path) -> (Vec<f32>, Vec<usize>) {
-    let bytes = std::fs::read(path).unwrap();
-    assert_eq!(&bytes[..8], b"\x93NUMPY\x01\0");
-    let header_end = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let header = std::str::from_utf8(&bytes[10..header_end]).unwrap();
-    assert!(header.contains("'<f4'") && header.contains("'fortran_order': False"), "{header}");
-    let shape = header.split(['(', ')']).nth(1).unwrap();
-    let shape = shape.split(',').filter_map(|length| length.trim().parse().ok()).collect();
-    let (values, _) = bytes[header_end..].as_chunks::<4>();
-    (values.iter().map(|&value| f32::from_le_bytes(value)).collect(), shape)
 }

@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn every_real_chest_passes_and_every_mistaken_rescale_does_not() {
         let Some(folder) = folder() else { return };
-        for (file, entry) in golden(&folder)["nifti"].as_object().unwrap() {
+        for (file, entry) in golden::read(&folder)["nifti"].as_object().unwrap() {
             if !file.starts_with("nifti_ct/") {
                 continue;
             }

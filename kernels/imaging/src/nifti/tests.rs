@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use super::{AffineSource, Nifti, ReadProblem, read, read_file, write};
 use crate::geometry::Geometry;
 use crate::orientation::Orientation;
-use crate::reference::{canonical, check_values, folder, golden, numbers, triple};
+use crate::reference::golden::{self, numbers};
+use crate::reference::{canonical, check_values, folder, triple};
 use crate::volume::Volume;
 
 /// A small volume with a different value in every voxel, 0.8 x 0.7 x 2.5 mm.
@@ -35,7 +36,7 @@ fn close(found: &[f64], expected: &[f64], tolerance: f64) -> bool {
 #[test]
 fn every_reference_file_has_the_reference_geometry_and_values() {
     let Some(folder) = folder() else { return };
-    for (file, entry) in golden(&folder)["nifti"].as_object().unwrap() {
+    for (file, entry) in golden::read(&folder)["nifti"].as_object().unwrap() {
         let nifti = read_file(&folder.join(file)).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(nifti.geometry.shape, triple(&entry["stored_shape"]), "{file}");
         assert_eq!(nifti.dtype, numpy_name(entry["dtype"].as_str().unwrap()), "{file}");
@@ -84,7 +85,7 @@ fn numpy_name(dtype: &str) -> &str {
 fn every_storage_of_one_volume_reads_the_same() {
     let Some(folder) = folder() else { return };
     let base = read_file(&folder.join("nifti_derived/same_physical/00_base_LPS_i16.nii")).unwrap();
-    let mut files = golden(&folder)["derived"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let mut files = golden::read(&folder)["derived"].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     files.retain(|file| file.contains("/same_physical/"));
     files.extend(
         ["05_pair.hdr", "06_pair_gz.hdr.gz"].map(|name| format!("nifti_derived/same_physical/{name}")),

@@ -6,7 +6,8 @@ use super::{Antialias, Grid, GridRule, Interpolation, ResampleError, resample, r
 use crate::geometry::Geometry;
 use crate::nifti::{Nifti, read_file};
 use crate::orientation::Orientation;
-use crate::reference::{check_values, folder, golden, npy, numbers};
+use crate::reference::golden::{self, npy, numbers};
+use crate::reference::{check_values, folder};
 use crate::rounding::round_half_even_f32;
 use crate::volume::Volume;
 
@@ -43,7 +44,7 @@ fn volume(geometry: Geometry, value: impl Fn([f64; 3]) -> i16) -> Volume {
 #[test]
 fn every_golden_grid_agrees_with_scipy_within_a_thousandth_hu() {
     let Some(folder) = folder() else { return };
-    let golden = golden(&folder);
+    let golden = golden::read(&folder);
     let entries = golden["resample"].as_array().unwrap();
     assert_eq!(entries.len(), 15);
     for entry in entries {
@@ -68,7 +69,7 @@ fn every_golden_grid_agrees_with_scipy_within_a_thousandth_hu() {
 #[test]
 fn whole_golden_arrays_agree_in_f32_and_in_16_bits() {
     let Some(folder) = folder() else { return };
-    for entry in golden(&folder)["resample"].as_array().unwrap() {
+    for entry in golden::read(&folder)["resample"].as_array().unwrap() {
         let Some(array) = entry["npy"].as_str() else { continue };
         let (expected, shape) = npy(&folder.join("reference").join(array));
         let nifti = read_file(&folder.join(entry["file"].as_str().unwrap())).unwrap();
