@@ -5,6 +5,8 @@ pub mod embed;
 pub mod eval;
 mod findings;
 pub mod ids;
+#[cfg(test)]
+mod keys;
 pub mod label;
 pub mod one_or_many;
 mod predicate;
