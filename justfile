@@ -11,6 +11,10 @@ ci:
 test WORD="":
     cargo test --workspace -- {{WORD}}
 
+# Random edits, kills and damage at length: ten times what the ordinary tests try, and other ones each time
+torture:
+    ARGENT_TORTURE=10 cargo test --workspace -- edits torture
+
 # Let the tests rewrite the texts that they expect; look at the difference afterwards
 expect WORD="":
     UPDATE_EXPECT=1 cargo test --workspace -- {{WORD}}

@@ -238,7 +238,7 @@ fn spec(path: &Path) -> Spec {
 }
 
 fn checked(folder: &TempDir, registry: &Registry) -> Pipeline {
-    let (pipeline, mistakes) = check(&spec(&folder.path().join("p.yaml")), registry);
+    let (pipeline, mistakes) = check(&spec(&folder.path().join("p.yaml")), registry, StaticAnswers::default());
     pipeline.unwrap_or_else(|| panic!("{mistakes:?}"))
 }
 
