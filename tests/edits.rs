@@ -7,9 +7,9 @@ use std::sync::{Mutex, OnceLock};
 
 use argent_cache::{Secret, Store, TableRecord};
 use argent_engine::diagnostic::Sources;
-use argent_engine::engine::PlannedStep;
+use argent_engine::plan::PlannedStep;
 use argent_engine::spec::{self, Given};
-use argent_engine::{End, Engine, Event, Kind, Options, Outcome, Pipeline, check};
+use argent_engine::{End, Engine, Event, Kind, Options, Outcome, Pipeline, StaticAnswers, check};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use tempfile::TempDir;
@@ -165,7 +165,8 @@ impl Bench {
     fn pipeline(&self) -> Pipeline {
         let spec = self.folder.path().join("p.yaml");
         let (spec, mut wrong) = spec::read(&spec, &Given::default(), &mut Sources::default());
-        let (pipeline, more) = check::check(&spec.unwrap(), &argent_operators::registry());
+        let (pipeline, more) =
+            check::check(&spec.unwrap(), &argent_operators::registry(), StaticAnswers::default());
         wrong.extend(more);
         pipeline.unwrap_or_else(|| panic!("{wrong:?}"))
     }
@@ -195,12 +196,15 @@ fn with_engine<T>(
             assert!(ran.lock().unwrap().insert(step.clone()), "`{step}` ran twice");
         }
     };
-    let _entered = runtime().enter();
     let done = act(&Engine {
         pipeline,
         store: &store,
         options: Options::default(),
         events: &events,
+        on_thread: &|work| {
+            let _entered = runtime().enter();
+            work();
+        },
         cancelled: &AtomicBool::new(false),
     });
     (done, ran.into_inner().unwrap())

@@ -269,11 +269,14 @@ impl BlobWriter {
         let HashingFile { file, hasher } = sink.into_inner().map_err(|error| name(error.into_error()))?;
         let digest = Digest::from(hasher.finalize());
         let path = store.blob_path(&digest);
+        let bytes = file.as_file().metadata().map_err(name)?.len();
         file.as_file().sync_data().map_err(name)?;
         if store.link_new(&file, &path).map_err(name)? {
             lock(&store.inner.verified).insert(digest);
-        } else if !lock(&store.inner.verified).contains(&digest) {
-            // Nobody here knows whether the one that is there is whole. This one is.
+        } else if !lock(&store.inner.verified).contains(&digest)
+            || fs::metadata(&path).map_err(name)?.len() != bytes
+        {
+            // Nobody here knows whether the one that is there is whole, or it is known not to be. This one is.
             file.persist(&path).map_err(|error| name(error.error))?;
             sync_folder(path.parent().unwrap_or(store.root())).map_err(name)?;
             lock(&store.inner.verified).insert(digest);

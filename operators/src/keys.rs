@@ -12,7 +12,7 @@ use argent_engine::check::check;
 use argent_engine::diagnostic::Sources;
 use argent_engine::operator::{FILES, NOT_IN_KEY};
 use argent_engine::spec::{self, Given, Spec};
-use argent_engine::{Entry, Kind, Pipeline, Registry};
+use argent_engine::{Entry, Kind, Pipeline, Registry, StaticAnswers};
 use argent_reports::Pack;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -238,7 +238,8 @@ fn spec(path: &Path) -> Spec {
 }
 
 fn checked(folder: &TempDir, registry: &Registry) -> Pipeline {
-    let (pipeline, mistakes) = check(&spec(&folder.path().join("p.yaml")), registry, StaticAnswers::default());
+    let (pipeline, mistakes) =
+        check(&spec(&folder.path().join("p.yaml")), registry, StaticAnswers::default());
     pipeline.unwrap_or_else(|| panic!("{mistakes:?}"))
 }
 
