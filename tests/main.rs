@@ -13,6 +13,7 @@ mod llm;
 mod quickstart;
 mod real_reports;
 mod real_volumes;
+mod revisions;
 mod sandbox;
 mod scheduling;
 mod tidy;
