@@ -266,3 +266,19 @@ fn the_json_schema_knows_every_operator() {
         assert!(schema.pointer(reference).is_some(), "{reference}");
     }
 }
+
+#[test]
+fn a_file_on_disk_says_nothing_about_one_of_the_same_name_that_a_step_makes() {
+    let sandbox = Sandbox::new();
+    let spec = "argent: 1
+name: p
+steps:
+  demo: { use: demo.chest_ct, with: { patients: 2 } }
+  reports: { use: reports.table, from: demo, with: { path: reports.csv, id: VolumeName, ids: ct-rate, sections: { findings: Findings_EN } } }
+";
+    sandbox.write("p.yaml", spec).write("reports.csv", "another,file\n1,2\n");
+    sandbox.succeeds(&["check", "p.yaml"]);
+    sandbox.write("p.yaml", &spec.replace("from: demo, ", ""));
+    let said = sandbox.argent(&["check", "p.yaml"]);
+    assert!(said.err.contains("`reports.csv` has no column `VolumeName`"), "{}", said.err);
+}

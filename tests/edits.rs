@@ -304,7 +304,7 @@ impl Project {
             }
             Edit::RemoveFile(_) => {}
             Edit::AddSynonym(finding, word) => {
-                drop(self.synonyms[*finding].insert(SYNONYMS[*finding][*word]))
+                self.synonyms[*finding].insert(SYNONYMS[*finding][*word]);
             }
             Edit::ChangeDefinition(definition) => self.definition = *definition,
             Edit::ChangeUncertain(uncertain) => self.uncertain = *uncertain,

@@ -379,7 +379,7 @@ impl Checker<'_> {
         let reads_files = ports.iter().any(|p| p.name == FILES);
         if reads_files {
             let files = Input { schema: files_schema(), keys: vec!["path".into()], on: "id".into() };
-            schemas.ports.insert(FILES.to_owned(), files);
+            schemas.files_on_disk = schemas.ports.insert(FILES.to_owned(), files).is_none();
         }
         if let Kind::Row(port) = entry.kind
             && !schemas.ports.contains_key(port)
@@ -408,6 +408,7 @@ impl Checker<'_> {
             let inputs = Inputs {
                 ports: BTreeMap::from([("result".to_owned(), table)]),
                 folder: self.spec.folder.clone(),
+                files_on_disk: false,
             };
             let loaded = operator.load(&mut files);
             let signature = loaded.and_then(|()| self.signature(entry, &*operator, &params, &files, &inputs));

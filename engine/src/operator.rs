@@ -152,6 +152,8 @@ pub struct Inputs {
     pub ports: BTreeMap<String, Input>,
     /// The folder that relative paths of the spec start from.
     pub folder: PathBuf,
+    /// Whether the operator's files lie on disk: false where another step makes them.
+    pub files_on_disk: bool,
 }
 
 /// The schema that fills one port.

@@ -111,6 +111,9 @@ pub(crate) fn missing_columns(
     patterns: &[String],
     named: &[(Vec<String>, String)],
 ) -> Vec<Problem> {
+    if !inputs.files_on_disk {
+        return Vec::new();
+    }
     let Ok(paths) = table::matching_paths(&inputs.folder, patterns) else { return Vec::new() };
     let mut problems: Vec<Problem> = Vec::new();
     for path in paths {
