@@ -16,5 +16,6 @@ mod real_volumes;
 mod revisions;
 mod sandbox;
 mod scheduling;
+mod stores;
 mod tidy;
 mod torture;

@@ -21,6 +21,7 @@ pub mod action;
 pub mod digest;
 mod durable;
 pub mod encoding;
+mod format;
 pub mod keys;
 pub mod lock;
 pub mod memo;

@@ -15,6 +15,7 @@ use tempfile::NamedTempFile;
 
 use crate::digest::{Digest, Secret};
 use crate::durable::{create_private_folder, is_at, storage_error, sync_folder};
+use crate::format;
 use crate::memo::WeakMemo;
 use crate::scratch::{self, Scratch};
 use crate::stat_cache::StatCache;
@@ -121,10 +122,14 @@ impl Store {
 
     fn prepare(root: &Path, secret: Option<Secret>) -> Result<Store> {
         let root = std::path::absolute(root).with_context(|| format!("no such path: {}", root.display()))?;
+        if root.exists() && !root.is_dir() {
+            bail!("{} is a file, and a store is a folder; choose another with --store", root.display());
+        }
         for folder in FOLDERS {
             create_private_folder(&root.join(folder))
                 .map_err(|error| storage_error(&root, &format!("make the folder {folder}"), error))?;
         }
+        format::check(&root)?;
         scratch::sweep(&root.join("tmp"));
         let secret = keep_secret(&root, secret)?;
         Ok(Store {
