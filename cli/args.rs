@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Check(CheckArguments),
     /// Say why a step would run again, and where its last result came from
     Why(WhyArguments),
+    /// Show which rows and cells of a step's table differ between two runs
+    Diff(DiffArguments),
     /// Ask SQL over the results of a store
     #[cfg(feature = "sql")]
     Sql(SqlArguments),
@@ -103,6 +105,24 @@ pub(crate) struct WhyArguments {
     /// The step
     #[arg(value_name = "STEP")]
     pub(crate) step: String,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffArguments {
+    #[command(flatten)]
+    pub(crate) spec: SpecArguments,
+    /// The step
+    #[arg(value_name = "STEP")]
+    pub(crate) step: String,
+    /// The run whose result stands before; left out, the last one before with another result
+    #[arg(long, value_name = "RUN")]
+    pub(crate) from: Option<String>,
+    /// The run whose result stands after; left out, the last one
+    #[arg(long, value_name = "RUN")]
+    pub(crate) to: Option<String>,
     /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,

@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod diff;
 mod errors;
 mod metrics;
 mod ops;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Plan(plan) => plan::plan(&arguments, plan),
         Command::Check(check) => check::check(check),
         Command::Why(why) => why::why(&arguments, why),
+        Command::Diff(diff) => diff::diff(&arguments, diff),
         #[cfg(feature = "sql")]
         Command::Sql(sql) => sql::sql(&arguments, sql),
         Command::Runs(runs) => runs::runs(&arguments, runs),

@@ -93,8 +93,9 @@ enum Edit {
 #[test]
 fn after_any_edit_a_run_is_a_clean_run_and_does_what_its_plan_said() {
     let long = times_longer();
-    // The ordinary tests try the same sequences each time, the long ones others.
-    let seed = if long == 1 { RngSeed::Fixed(1) } else { RngSeed::Random };
+    // The ordinary tests try the same sequences each time, with every kind of edit and a breached contract; the
+    // long ones try others.
+    let seed = if long == 1 { RngSeed::Fixed(1014) } else { RngSeed::Random };
     let config = Config {
         cases: SEQUENCES * long,
         rng_seed: seed,
@@ -136,93 +137,95 @@ impl Bench {
     /// plan runs what is cheap, so it does so on a copy of the store.
     fn proves(&self, project: &Project, quick: bool) {
         project.write(self.folder.path());
-        let mut pipeline = self.pipeline();
         let store = self.folder.path().join("store");
         let planned = match quick {
             true => {
                 let copy = quick_folder();
                 copy_folder(&store, copy.path());
-                let planned = plan(&mut pipeline, copy.path(), true);
-                let (after, ran) = run(&pipeline, copy.path());
+                let planned = self.plan(copy.path(), true);
+                let (after, ran) = self.run(copy.path());
                 assert!(ran.is_empty() || after.end != End::Done, "the plan had made {ran:?} already");
                 planned
             }
-            false => plan(&mut pipeline, &store, false),
+            false => self.plan(&store, false),
         };
-        let (outcome, ran) = run(&pipeline, &store);
-        check_plan(&pipeline, &planned, &outcome, &ran);
+        let (outcome, ran) = self.run(&store);
+        check_plan(&planned, &outcome, &ran);
         if outcome.end == End::Done {
-            let left = plan(&mut pipeline, &store, false);
+            let left = self.plan(&store, false);
             assert!(left.iter().all(|step| step.action == "reuse"), "a plan after the run: {left:?}");
             check_names(&store, &outcome);
         }
         let clean = quick_folder();
-        let (expected, _) = run(&pipeline, clean.path());
+        let (expected, _) = self.run(clean.path());
         assert_eq!(outcome.end, expected.end);
         assert_eq!(results(&store, &outcome), results(clean.path(), &expected));
     }
 
-    fn pipeline(&self) -> Pipeline {
+    /// Plans; a plan that is `quick` runs the steps, which all are, and any other runs none.
+    fn plan(&self, store: &Path, quick: bool) -> Vec<PlannedStep> {
+        self.with_engine(store, quick, |engine| engine.plan().unwrap()).0
+    }
+
+    /// Runs the pipeline; tells the outcome and which steps ran.
+    fn run(&self, store: &Path) -> (Outcome, BTreeSet<String>) {
+        self.with_engine(store, true, |engine| engine.run().unwrap())
+    }
+
+    /// Does something as a process of its own would; tells which steps ran.
+    fn with_engine<T>(
+        &self,
+        store: &Path,
+        quick: bool,
+        act: impl FnOnce(&Engine) -> T,
+    ) -> (T, BTreeSet<String>) {
+        let store = open(store);
+        let mut pipeline = self.pipeline(&store);
+        pipeline.nodes.iter_mut().for_each(|node| node.quick = quick);
+        let ran = Mutex::new(BTreeSet::new());
+        let events = |event| {
+            if let Event::Running { step, .. } = event {
+                assert!(ran.lock().unwrap().insert(step.clone()), "`{step}` ran twice");
+            }
+        };
+        let done = act(&Engine {
+            pipeline: &pipeline,
+            store: &store,
+            options: Options::default(),
+            events: &events,
+            on_thread: &|work| {
+                let _entered = runtime().enter();
+                work();
+            },
+            cancelled: &AtomicBool::new(false),
+        });
+        (done, ran.into_inner().unwrap())
+    }
+
+    /// The pipeline, checked with what the store remembers of earlier checks.
+    fn pipeline(&self, store: &Store) -> Pipeline {
         let spec = self.folder.path().join("p.yaml");
         let (spec, mut wrong) = spec::read(&spec, &Given::default(), &mut Sources::default());
-        let (pipeline, more) =
-            check::check(&spec.unwrap(), &argent_operators::registry(), StaticAnswers::default());
+        let statics = StaticAnswers::read(store, "edits");
+        let (pipeline, more) = check::check(&spec.unwrap(), &argent_operators::registry(), statics);
         wrong.extend(more);
         pipeline.unwrap_or_else(|| panic!("{wrong:?}"))
     }
 }
 
-/// Plans; a plan that is `quick` runs the steps, which all are, and any other runs none.
-fn plan(pipeline: &mut Pipeline, store: &Path, quick: bool) -> Vec<PlannedStep> {
-    pipeline.nodes.iter_mut().for_each(|node| node.quick = quick);
-    with_engine(pipeline, store, |engine| engine.plan().unwrap()).0
-}
-
-/// Runs the pipeline; tells the outcome and which steps ran.
-fn run(pipeline: &Pipeline, store: &Path) -> (Outcome, BTreeSet<String>) {
-    with_engine(pipeline, store, |engine| engine.run().unwrap())
-}
-
-/// Does something as a process of its own would; tells which steps ran.
-fn with_engine<T>(
-    pipeline: &Pipeline,
-    store: &Path,
-    act: impl FnOnce(&Engine) -> T,
-) -> (T, BTreeSet<String>) {
-    let store = open(store);
-    let ran = Mutex::new(BTreeSet::new());
-    let events = |event| {
-        if let Event::Running { step, .. } = event {
-            assert!(ran.lock().unwrap().insert(step.clone()), "`{step}` ran twice");
-        }
-    };
-    let done = act(&Engine {
-        pipeline,
-        store: &store,
-        options: Options::default(),
-        events: &events,
-        on_thread: &|work| {
-            let _entered = runtime().enter();
-            work();
-        },
-        cancelled: &AtomicBool::new(false),
-    });
-    (done, ran.into_inner().unwrap())
-}
-
-fn check_plan(pipeline: &Pipeline, planned: &[PlannedStep], outcome: &Outcome, ran: &BTreeSet<String>) {
+fn check_plan(planned: &[PlannedStep], outcome: &Outcome, ran: &BTreeSet<String>) {
     assert_eq!(planned.len(), outcome.record.steps.len());
+    let registry = argent_operators::registry();
     for plan in planned {
         let step = outcome.record.steps.iter().find(|step| step.step == plan.step).unwrap();
         let (name, stats) = (&step.step, &step.stats);
-        let is_row_operator = matches!(pipeline.node(name).unwrap().kind, Kind::Row(_));
         match plan.action {
             "reuse" => assert!(!ran.contains(name), "`{name}` ran, and was to be reused"),
             "run" if step.action == "blocked" => {}
             "run" => {
                 assert!(ran.contains(name), "`{name}` did not run: {}", step.action);
                 let rows = (plan.rows.run_min, plan.rows.run, plan.rows.reuse);
-                if is_row_operator {
+                if matches!(registry.get(&plan.r#use).unwrap().kind, Kind::Row(_)) {
                     assert_eq!((stats.made, stats.made, stats.reused), rows, "rows of `{name}`");
                 }
             }

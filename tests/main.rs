@@ -5,6 +5,7 @@
 mod chat_server;
 mod checks;
 mod damage;
+mod diff;
 mod drift;
 mod edits;
 mod examples;

@@ -12,6 +12,7 @@ pub mod column;
 mod decide;
 pub mod diagnostic;
 mod drift;
+pub mod diff;
 pub mod engine;
 pub mod event;
 mod execute;
