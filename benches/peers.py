@@ -121,16 +121,9 @@ class Dvc:
             stages[f"s{step}"] = {"cmd": sort(inputs, step), "deps": inputs, "outs": [f"s{step}.csv"]}
         # JSON is YAML, and DVC reads it as such.
         (project / "dvc.yaml").write_text(json.dumps({"stages": stages}, indent=1))
-        if steps <= DVC_STAGES_IT_RUNS_ITSELF:
-            output(self.command(), cwd=project)
-            return
-        for stage in stages.values():
-            subprocess.run(stage["cmd"], shell=True, check=True, cwd=project)
-        locked = {}
-        for name, stage in stages.items():
-            ends = {end: [tracked(project, path) for path in stage[end]] for end in ["deps", "outs"]}
-            locked[name] = {"cmd": stage["cmd"], **ends}
-        (project / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": locked}, indent=1))
+        if steps > DVC_STAGES_IT_RUNS_ITSELF:
+            write_lock(project, stages)
+        output(self.command(), cwd=project)
 
     def command(self):
         return [self.program, "repro"]
@@ -173,6 +166,16 @@ def files(step):
 
 def sort(inputs, step):
     return f"sort -u {' '.join(inputs)} > s{step}.csv"
+
+
+def write_lock(project, stages):
+    """Does the stages' work and writes the lock file that DVC would."""
+    locked = {}
+    for name, stage in stages.items():
+        subprocess.run(stage["cmd"], shell=True, check=True, cwd=project)
+        ends = {end: [tracked(project, path) for path in stage[end]] for end in ["deps", "outs"]}
+        locked[name] = {"cmd": stage["cmd"], **ends}
+    (project / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": locked}, indent=1))
 
 
 def tracked(project, path):
