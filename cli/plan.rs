@@ -58,10 +58,8 @@ pub(crate) fn shown(steps: &[PlannedStep]) -> String {
 
 fn row(step: &PlannedStep) -> Vec<String> {
     let action = if step.made { format!("{}*", step.action) } else { step.action.to_owned() };
-    let run = match step.action {
-        "maybe" => format!("0-{}", step.rows.run),
-        _ => step.rows.run.to_string(),
-    };
+    let most = step.rows.run.map_or("?".to_owned(), |rows| rows.to_string());
+    let run = if step.action == "maybe" { format!("0-{most}") } else { most };
     vec![
         step.step.clone(),
         action,

@@ -74,7 +74,10 @@ fn terminal(all: &MultiProgress, bars: &mut HashMap<String, ProgressBar>, event:
                 bar.set_message(note.clone());
             }
         }
-        Event::Made { step, .. } | Event::Failed { step, .. } | Event::Partial { step, .. } => {
+        Event::Made { step, .. }
+        | Event::Failed { step, .. }
+        | Event::Partial { step, .. }
+        | Event::Interrupted { step, .. } => {
             if let Some(bar) = bars.remove(step) {
                 bar.finish_and_clear();
             }
@@ -124,6 +127,7 @@ fn line(event: &Event) -> Option<String> {
         Event::Partial { step, rows, pending, reason } => {
             said(step, "stopped", format!("{}, {pending} pending: {reason}", count(*rows, "row")))
         }
+        Event::Interrupted { step, message } => said(step, "stopped", message.clone()),
         Event::Blocked { step, by } => said(step, "blocked", format!("waits for {by}")),
         Event::Breached { step, contract, warn } => {
             said(step, if *warn { "warning" } else { "rejected" }, format!("does not hold: {contract}"))

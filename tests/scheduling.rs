@@ -1,5 +1,7 @@
 //! Steps that do not wait for each other run at the same time, with what each needs to itself.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -110,7 +112,7 @@ fn two_runs_at_once_share_their_work() {
     let sandbox = sandbox(&spec(&server.base_url, &server.base_url));
     let start = || {
         let mut command = sandbox.command(&["run", "two.yaml", "--json"]);
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let runs = [start(), start()].map(|child| child.wait_with_output().unwrap());
     for run in &runs {
@@ -179,4 +181,28 @@ steps:
 
     "#]]
     .assert_eq(&said.err);
+}
+
+#[test]
+fn training_that_is_interrupted_ends_the_run_with_130_and_moves_no_name() {
+    let examples = crate::sandbox::root().join("pipelines/examples");
+    let read = |name: &str| std::fs::read_to_string(examples.join(name)).unwrap();
+    let sandbox = Sandbox::new();
+    let spec = read("embed.images.yaml");
+    sandbox.write("data/findings.yaml", &read("data/findings.yaml"));
+    sandbox.write("p.yaml", &spec).write("long.yaml", &spec.replace("epochs: 1", "epochs: 100000"));
+    sandbox.run(&["p.yaml"]);
+    let before = sandbox.sql("select id, vector from vectors order by id");
+    let mut command = sandbox.command(&["run", "long.yaml", "--json"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    lines.find(|line| line.contains("\"running\"") && line.contains("\"encoder\"")).expect("training begins");
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let last = lines.last().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{last}");
+    let wanted = |line: &String| line.starts_with("encoder") || line.starts_with("vectors");
+    let ended: Vec<String> = steps(&last).into_iter().filter(wanted).collect();
+    assert_eq!(ended, ["encoder pending 0 0 0", "vectors pending 0 0 0"]);
+    assert_eq!(sandbox.sql("select id, vector from vectors order by id"), before);
 }

@@ -90,6 +90,13 @@ pub enum Event {
         /// Why it stopped.
         reason: String,
     },
+    /// The user ended the run before the step had a result.
+    Interrupted {
+        /// The step.
+        step: String,
+        /// What it was doing.
+        message: String,
+    },
     /// A step does not run because one that it reads did not end well.
     Blocked {
         /// The step.

@@ -1,6 +1,8 @@
 //! A step's work: the operator's window on the world, the work itself, its result published.
 
 use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -39,6 +41,21 @@ pub(crate) struct Failure {
     /// What it had cost until then.
     pub(crate) stats: Stats,
 }
+
+/// The user ended the run before the step had a result.
+#[derive(Debug)]
+pub(crate) struct Interrupted(pub(crate) &'static str);
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.0)
+    }
+}
+
+impl Error for Interrupted {}
+
+/// What is said of a whole-table step that was interrupted at work.
+const CUT_OFF: &str = "interrupted before it had a result";
 
 /// How a step is run.
 pub(crate) struct Terms<'a> {
@@ -96,7 +113,7 @@ impl<'a> Decider<'a> {
                 return Ok(lock);
             }
             if self.engine.cancelled.load(Ordering::Relaxed) {
-                bail!("interrupted while another run was making the same result");
+                return Err(Interrupted("interrupted while another run was making the same result").into());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -120,6 +137,9 @@ impl<'a> Decider<'a> {
             let done = node.operator.run(&mut io);
             // Whatever the operator made of it: rows that met a damaged file are to be done again.
             let done = io.damage.found().map_or(done, |damaged| Err(damaged.into()));
+            // A mistake that an interruption hides shows again when the step is not interrupted.
+            let cut_off = work.rows.is_none() && io.cancelled();
+            let done = done.map_err(|error| if cut_off { Interrupted(CUT_OFF).into() } else { error });
             done.map_err(|error| Failure { error, stats: io.stats.clone() })?;
         }
         let stats = |io: &Io| io.stats.clone();
@@ -132,7 +152,7 @@ impl<'a> Decider<'a> {
         stats.seconds = started.elapsed().as_secs_f64();
         let complete = pending == 0 && io.stopped.is_none() && !(io.cancelled() && work.rows.is_none());
         if !complete && work.rows.is_none() {
-            bail!("interrupted before it had a result");
+            return Err(Interrupted(CUT_OFF).into());
         }
         let manifest = Manifest {
             key_schema: recipe::KEY_SCHEMA,

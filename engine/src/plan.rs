@@ -42,8 +42,9 @@ pub struct PlannedRows {
     pub reuse: u64,
     /// The fewest rows that would run.
     pub run_min: u64,
-    /// The most rows that would run.
-    pub run: u64,
+    /// The most rows that would run: where the input is not known yet, the rows of the last result, or none
+    /// where there was none.
+    pub run: Option<u64>,
 }
 
 /// What a planned step would cost.
@@ -100,7 +101,7 @@ impl Planner<'_> {
         let Some(upstream) = upstream else {
             let last = self.decider.last(&node.name)?.map(|(_, last)| last);
             planned.why = vec![format!("depends on {}", self.unknown_inputs(node).join(", "))];
-            planned.rows.run = last.as_ref().map_or(0, main_rows);
+            planned.rows.run = last.as_ref().map(main_rows);
             planned.cost.seconds = last.map(|l| l.stats.seconds);
             return Ok((planned, None));
         };
@@ -156,7 +157,7 @@ impl Planner<'_> {
 impl PlannedStep {
     fn reuses(&mut self, rows: u64) {
         self.action = "reuse";
-        self.rows = PlannedRows { total: Some(rows), reuse: rows, run_min: 0, run: 0 };
+        self.rows = PlannedRows { total: Some(rows), reuse: rows, run_min: 0, run: Some(0) };
     }
 }
 
@@ -178,11 +179,11 @@ fn rows(work: &Work) -> PlannedRows {
     match &work.rows {
         Some(rows) => {
             let (total, run) = rows.counts();
-            PlannedRows { total: Some(total), reuse: total - run, run_min: run, run }
+            PlannedRows { total: Some(total), reuse: total - run, run_min: run, run: Some(run) }
         }
         None => {
             let total = work.inputs.values().map(Table::rows).max().unwrap_or(0);
-            PlannedRows { total: Some(total), reuse: 0, run_min: total, run: total }
+            PlannedRows { total: Some(total), reuse: 0, run_min: total, run: Some(total) }
         }
     }
 }

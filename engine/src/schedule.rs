@@ -18,7 +18,7 @@ use arrow::array::AsArray;
 use crate::decide::{Decider, Result};
 use crate::engine::{End, Engine, Outcome, main_rows};
 use crate::event::Event;
-use crate::execute::{Failure, Made, Terms};
+use crate::execute::{Failure, Interrupted, Made, Terms};
 use crate::pipeline::{ContractOf, Node};
 use crate::plan::accepted;
 use crate::pools::{Demand, Pools, Slot};
@@ -296,6 +296,12 @@ impl<'a> Schedule<'a> {
             return Ok(());
         }
         let message = format!("{:#}", failure.error);
+        if failure.error.is::<Interrupted>() {
+            self.engine.tell(node, Event::Interrupted { step: node.name.clone(), message: message.clone() });
+            self.ends.push(End::Interrupted);
+            self.without(place, "pending", failure.stats, &message);
+            return Ok(());
+        }
         if let Some(contract) = node.contract.clone() {
             let unchecked = format!("the contract could not be checked: {}: {message}", contract.sql);
             self.reject(&contract, &unchecked, End::Failed);
