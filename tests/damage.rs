@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use argent_cache::Store;
+
 use crate::chat_server::ChatServer;
 use crate::sandbox::Sandbox;
 
@@ -98,11 +100,7 @@ fn a_volume_that_was_damaged_is_resampled_again_for_its_readers() {
 #[test]
 fn what_cost_dollars_is_made_again_only_with_leave() {
     let server = ChatServer::start();
-    let llm = format!(
-        "use: label.llm, from: reports, with: {{ findings: pack.yaml, prompt: prompt.md, endpoint: {{ base_url: \"{}\", model: m }}, price: {{ input: 1, output: 4 }} }}",
-        server.base_url
-    );
-    let spec = SPEC.replace("use: label.rules, from: reports, with: { findings: pack.yaml }", &llm);
+    let spec = asking(&server);
     let sandbox = sandbox(&spec);
     sandbox.run(&["p.yaml"]);
     assert_eq!(server.take_reports().len(), 2);
@@ -122,4 +120,29 @@ fn what_cost_dollars_is_made_again_only_with_leave() {
     assert_eq!(server.take_reports().len(), 0);
     sandbox.succeeds(&["run", "p.yaml", "--max-usd", "1"]);
     assert_eq!(server.take_reports().len(), 2);
+}
+
+#[test]
+fn labels_whose_answers_are_gone_are_asked_for_again() {
+    let server = ChatServer::start();
+    let sandbox = sandbox(&asking(&server));
+    sandbox.run(&["p.yaml"]);
+    assert_eq!(server.take_reports().len(), 2);
+    let store = Store::open(&sandbox.path(".argent")).unwrap();
+    let answers = store.secret().digest("argent shared memo", b"llm answers");
+    std::fs::remove_dir_all(store.root().join("memo").join(answers.to_string())).unwrap();
+    sandbox.write("reports.csv", "id,text\nr1,Small effusion.\nr2,No effusion.\nr3,Large effusion.\n");
+    assert_eq!(sandbox.run(&["p.yaml"])[1], "labels made 3 0 0");
+    assert_eq!(server.take_reports().len(), 3);
+    let calls = "select count(*) from labels l join labels.calls c on l.call = c.call";
+    assert_eq!(sandbox.sql(calls), ["3"], "every label shows its answer");
+}
+
+/// The pipeline with labels that cost dollars.
+fn asking(server: &ChatServer) -> String {
+    let llm = format!(
+        "use: label.llm, from: reports, with: {{ findings: pack.yaml, prompt: prompt.md, endpoint: {{ base_url: \"{}\", model: m }}, price: {{ input: 1, output: 4 }} }}",
+        server.base_url
+    );
+    SPEC.replace("use: label.rules, from: reports, with: { findings: pack.yaml }", &llm)
 }

@@ -237,8 +237,7 @@ impl Io<'_> {
     /// # Errors
     /// When the memo does not open.
     pub fn memo(&self, name: &str) -> anyhow::Result<Memo> {
-        let digest = self.store.secret().digest("argent shared memo", name.as_bytes());
-        self.store.memo(&digest)
+        shared_memo(self.store, name)
     }
 
     /// The key of a question in a shared memo.
@@ -323,6 +322,11 @@ fn source_file(
         bail!("a source file changed since it was listed; run again");
     }
     Ok(full)
+}
+
+/// The memo of this name that all steps, runs and pipelines of the store share.
+pub(crate) fn shared_memo(store: &Store, name: &str) -> anyhow::Result<Memo> {
+    store.memo(&store.secret().digest("argent shared memo", name.as_bytes()))
 }
 
 /// The columns of a whole-table operator's `errors` table.

@@ -59,6 +59,12 @@ pub trait Operator: Send + Sync {
         Ok(())
     }
 
+    /// Of a row operator: the column of its own that holds keys in a shared memo, and that memo's name (see
+    /// [`Io::memo`]). A remembered row whose keys are gone from there is done again. Default: there is none.
+    fn shared_keys(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
+
     /// Of a row operator: the output rows that stand in the main table for an input row that failed, so that
     /// it is seen and counted there (a label's state `failed`). Default: a failed row is only in `errors`.
     ///

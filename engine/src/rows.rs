@@ -12,12 +12,12 @@ use anyhow::Context;
 use argent_cache::encoding::{decode_rows, encode_rows};
 use argent_cache::keys::row_keys;
 use argent_cache::{Digest, Memo, Store};
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Array};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Array};
 use arrow::compute::{filter_record_batch, take, take_record_batch};
 use arrow::datatypes::{Schema, SchemaRef};
 
 use crate::column;
-use crate::io::{Pending, RowError, row_error_columns, row_error_fields};
+use crate::io::{Pending, RowError, row_error_columns, row_error_fields, shared_memo};
 use crate::pipeline::Node;
 use crate::table::Table;
 
@@ -60,16 +60,13 @@ impl RowWork {
         let keys = row_keys(store.secret(), operator, &read, input.num_rows())?;
         let memo = Arc::new(store.memo(operator)?);
         let error_keys: Vec<Digest> = keys.iter().map(|key| error_key(store, key)).collect();
-        let schema = &node.signature.main().schema;
-        let files = file_columns(schema);
         let mut seen = HashSet::new();
-        let mut pending = Vec::new();
-        for (row, key) in keys.iter().enumerate().filter(|(_, key)| seen.insert(**key)) {
-            let failed = !retry_errors && memo.contains(&error_keys[row]);
-            if !failed && !is_answered(&memo, key, schema, &files, store)? {
-                pending.push(row);
-            }
-        }
+        let mut distinct: Vec<usize> = (0..keys.len()).filter(|row| seen.insert(keys[*row])).collect();
+        distinct.retain(|row| retry_errors || !memo.contains(&error_keys[*row]));
+        let wanted: Vec<Digest> = distinct.iter().map(|row| keys[*row]).collect();
+        let answered = Named::new(node, store)?.answered(&memo, &wanted)?;
+        let pending =
+            distinct.into_iter().zip(answered).filter(|(_, there)| !there).map(|(row, _)| row).collect();
         Ok(RowWork { shown: shown_places(node, port, &input)?, input, keys, error_keys, memo, pending })
     }
 
@@ -293,31 +290,48 @@ pub(crate) fn keyed_columns(node: &Node, port: &str) -> Vec<String> {
     names.into_keys().cloned().collect()
 }
 
-fn file_columns(schema: &Schema) -> Vec<usize> {
-    let fields = schema.fields().iter().enumerate();
-    fields.filter(|(_, f)| column::has_role(f, "file")).map(|(place, _)| place).collect()
+/// What remembered answers name outside of their memo: an answer counts only while all of it is still there.
+struct Named<'a> {
+    store: &'a Store,
+    schema: &'a SchemaRef,
+    /// The columns of digests of side files.
+    files: Vec<usize>,
+    /// The column of keys in a shared memo, and that memo.
+    shared: Option<(usize, Memo)>,
 }
 
-/// Whether the memo holds an answer whose side files are still there.
-fn is_answered(
-    memo: &Memo,
-    key: &Digest,
-    schema: &SchemaRef,
-    files: &[usize],
-    store: &Store,
-) -> anyhow::Result<bool> {
-    if files.is_empty() {
-        return Ok(memo.contains(key));
+impl Named<'_> {
+    fn new<'a>(node: &'a Node, store: &'a Store) -> anyhow::Result<Named<'a>> {
+        let schema = &node.signature.main().schema;
+        let fields = schema.fields().iter().enumerate();
+        let files = fields.filter(|(_, f)| column::has_role(f, "file")).map(|(place, _)| place).collect();
+        let shared = match node.operator.shared_keys() {
+            Some((column, memo)) => Some((schema.index_of(column)?, shared_memo(store, memo)?)),
+            None => None,
+        };
+        Ok(Named { store, schema, files, shared })
     }
-    let Some(value) = memo.get(key)? else { return Ok(false) };
-    let (rows, _) = decode_rows(schema, [value.as_slice()])?;
-    for column in files {
-        let digests = rows.column(*column).as_string::<i32>();
-        for row in (0..digests.len()).filter(|row| digests.is_valid(*row)) {
-            if !store.has(&digests.value(row).parse()?) {
+
+    /// For each key, whether the memo holds an answer and all that it names is there.
+    fn answered(&self, memo: &Memo, keys: &[Digest]) -> anyhow::Result<Vec<bool>> {
+        if self.files.is_empty() && self.shared.is_none() {
+            return Ok(keys.iter().map(|key| memo.contains(key)).collect());
+        }
+        let answers = memo.get_many(keys)?;
+        answers.iter().map(|answer| answer.as_ref().map_or(Ok(false), |value| self.is_there(value))).collect()
+    }
+
+    fn is_there(&self, answer: &[u8]) -> anyhow::Result<bool> {
+        let (rows, _) = decode_rows(self.schema, [answer])?;
+        let digests = |column: usize| -> anyhow::Result<Vec<Digest>> {
+            rows.column(column).as_string::<i32>().iter().flatten().map(str::parse).collect()
+        };
+        for column in &self.files {
+            if !digests(*column)?.iter().all(|digest| self.store.has(digest)) {
                 return Ok(false);
             }
         }
+        let Some((column, shared)) = &self.shared else { return Ok(true) };
+        Ok(digests(*column)?.iter().all(|key| shared.contains(key)))
     }
-    Ok(true)
 }

@@ -240,6 +240,10 @@ impl Operator for LabelLlm {
         io.emit("calls", self.calls(io, &answered.collect::<Vec<_>>())?)
     }
 
+    fn shared_keys(&self) -> Option<(&'static str, &'static str)> {
+        Some(("call", ANSWERS))
+    }
+
     fn failed_rows(&self, schema: &SchemaRef) -> anyhow::Result<Option<RecordBatch>> {
         let labels: Vec<(String, &str, Option<String>)> =
             self.loaded().ids.iter().map(|id| (id.clone(), STATES[4], None)).collect();
