@@ -224,6 +224,27 @@ fn a_contract_that_does_not_hold_rejects_the_result_and_stops_what_reads_it() {
 }
 
 #[test]
+fn a_plan_stops_where_a_contract_stops_the_run() {
+    let sandbox = sandbox();
+    let contract = "with: { findings: pack.yaml }\n    expect: [count(*) = 6]";
+    sandbox.write("p.yaml", &PIPELINE.replace("with: { findings: pack.yaml }", contract));
+    run(&sandbox);
+    sandbox.write("reports.csv", &format!("{REPORTS}d,No nodule.\n"));
+    let plan = sandbox.succeeds(&["plan", "p.yaml", "--json"]).out;
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    let line = |step: &serde_json::Value| format!("{} {} {}", step["step"], step["action"], step["why"][0]);
+    let lines: Vec<String> = plan["steps"].as_array().unwrap().iter().map(line).collect();
+    expect![[r#"
+        "reports" "run" "input `files`: column digest changed"
+        "labels" "run" "input `reports`: columns findings, id changed"
+        "targets" "maybe" "waits for `labels`: the contract does not hold: count(*) = 6"
+        "counts" "maybe" "waits for `labels`: the contract does not hold: count(*) = 6"
+        "size" "run" "input `reports`: column id changed""#]]
+    .assert_eq(&lines.join("\n"));
+    assert_eq!(sandbox.argent(&["run", "p.yaml", "--json"]).code, 4);
+}
+
+#[test]
 fn a_damaged_or_missing_part_is_noticed_and_made_again() {
     let sandbox = sandbox();
     run(&sandbox);

@@ -9,6 +9,7 @@
 
 pub mod check;
 pub mod column;
+mod contract;
 mod decide;
 pub mod diagnostic;
 pub mod diff;

@@ -1,17 +1,20 @@
 //! What a run would do, step by step.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context;
 use argent_cache::Manifest;
 use serde::Serialize;
 
+use crate::contract::{breach, holds};
 use crate::decide::{Decider, Decision, Work};
 use crate::engine::{Engine, main_rows};
 use crate::execute::{Made, Terms};
 use crate::operator::Price;
-use crate::pipeline::Node;
+use crate::pipeline::{ContractOf, Node};
 use crate::pools::Slot;
+use crate::schedule::lost_blob;
 use crate::table::Table;
 
 /// What a plan says of one step.
@@ -66,13 +69,16 @@ pub struct PlannedCost {
 
 /// Plans all steps of a pipeline, and makes those that are quick.
 pub(crate) fn plan(engine: &Engine) -> anyhow::Result<Vec<PlannedStep>> {
-    let mut planner = Planner { engine, decider: Decider::new(engine)?, results: Vec::new() };
+    let decider = Decider::new(engine)?;
+    let mut planner = Planner { engine, decider, results: Vec::new(), breaches: BTreeMap::new() };
     let mut planned = Vec::new();
     for node in &engine.pipeline.nodes {
-        let (step, result) = planner.step(node).with_context(|| format!("step `{}`", node.name))?;
+        let named = || format!("step `{}`", node.name);
+        let (step, result) = planner.step(node).with_context(named)?;
         planner.results.push(result);
-        if node.contract.is_none() {
-            planned.push(step);
+        match &node.contract {
+            None => planned.push(step),
+            Some(contract) => planner.check_contract(node, contract).with_context(named)?,
         }
     }
     Ok(planned)
@@ -83,6 +89,8 @@ struct Planner<'a> {
     decider: Decider<'a>,
     /// By place: the result that steps below may read, where it is known.
     results: Vec<Option<Arc<Manifest>>>,
+    /// By place of a step whose contract does not hold: the contract.
+    breaches: BTreeMap<usize, String>,
 }
 
 impl Planner<'_> {
@@ -100,7 +108,7 @@ impl Planner<'_> {
             node.inputs.iter().map(|input| self.results[input.node].clone()).collect();
         let Some(upstream) = upstream else {
             let last = self.decider.last(&node.name)?.map(|(_, last)| last);
-            planned.why = vec![format!("depends on {}", self.unknown_inputs(node).join(", "))];
+            planned.why = self.unknown_inputs(node);
             planned.rows.run = last.as_ref().map(main_rows);
             planned.cost.seconds = last.map(|l| l.stats.seconds);
             return Ok((planned, None));
@@ -148,9 +156,38 @@ impl Planner<'_> {
         Ok(PlannedCost { requests, tokens_in, tokens_out, usd_min, usd, seconds: seconds(work) })
     }
 
+    /// Keeps the steps below from a result whose contract, the last node, does not hold, as a run does.
+    fn check_contract(&mut self, node: &Node, contract: &ContractOf) -> anyhow::Result<()> {
+        let Some(answer) = self.results.last().cloned().flatten() else { return Ok(()) };
+        let holds = match holds(self.engine.store, &answer) {
+            // The answer was damaged and is gone now: it is asked again.
+            Err(error) if lost_blob(&error) => match self.step(node)?.1 {
+                Some(answer) => holds(self.engine.store, &answer)?,
+                None => true,
+            },
+            told => told?,
+        };
+        if !holds && !contract.warn {
+            self.results[contract.node] = None;
+            self.breaches.insert(contract.node, contract.sql.clone());
+        }
+        Ok(())
+    }
+
+    /// Why a node's inputs are not known.
     fn unknown_inputs(&self, node: &Node) -> Vec<String> {
-        let unknown = node.inputs.iter().filter(|input| self.results[input.node].is_none());
-        unknown.map(|input| format!("`{}`", self.engine.pipeline.nodes[input.node].name)).collect()
+        let unknown = node.inputs.iter().map(|i| i.node).filter(|place| self.results[*place].is_none());
+        let name = |place: usize| format!("`{}`", self.engine.pipeline.nodes[place].name);
+        let (breached, open): (Vec<usize>, Vec<usize>) =
+            unknown.partition(|place| self.breaches.contains_key(place));
+        let mut why: Vec<String> = breached
+            .into_iter()
+            .map(|place| format!("waits for {}: {}", name(place), breach(&self.breaches[&place])))
+            .collect();
+        if !open.is_empty() {
+            why.push(format!("depends on {}", open.into_iter().map(name).collect::<Vec<_>>().join(", ")));
+        }
+        why
     }
 }
 

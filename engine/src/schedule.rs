@@ -13,8 +13,8 @@ use std::thread::Scope;
 
 use anyhow::{Context, anyhow};
 use argent_cache::{BlobError, Digest, Head, Manifest, RunRecord, Stats, StepRecord};
-use arrow::array::AsArray;
 
+use crate::contract::{breach, holds};
 use crate::decide::{Decider, Result};
 use crate::engine::{End, Engine, Outcome, main_rows};
 use crate::event::Event;
@@ -350,8 +350,8 @@ impl<'a> Schedule<'a> {
     fn check_contract(&mut self, place: usize) -> anyhow::Result<()> {
         let Some(contract) = self.engine.pipeline.nodes[place].contract.clone() else { return Ok(()) };
         let State::Known(manifest) = &self.states[place] else { return Ok(()) };
-        let answer = match self.engine.store.read_table(&manifest.outputs[""], None) {
-            Ok(answer) => answer,
+        let holds = match holds(self.engine.store, manifest) {
+            Ok(holds) => holds,
             Err(error) => {
                 // Its own answer is damaged: it is asked again.
                 if lost_blob(&error) && self.remakes[place] < REMAKES {
@@ -362,10 +362,6 @@ impl<'a> Schedule<'a> {
                 return Err(error);
             }
         };
-        let holds = answer
-            .column(0)
-            .as_boolean_opt()
-            .is_some_and(|a| a.len() == 1 && a.iter().all(|v| v == Some(true)));
         if holds {
             return Ok(());
         }
@@ -373,8 +369,7 @@ impl<'a> Schedule<'a> {
         let (sql, warn) = (contract.sql.clone(), contract.warn);
         (self.engine.events)(Event::Breached { step, contract: sql, warn });
         if !contract.warn {
-            let message = format!("the contract does not hold: {}", contract.sql);
-            self.reject(&contract, &message, End::Breached);
+            self.reject(&contract, &breach(&contract.sql), End::Breached);
         }
         Ok(())
     }
@@ -429,7 +424,7 @@ fn prerequisites(nodes: &[Node]) -> Vec<Vec<usize>> {
 }
 
 /// Whether an error comes from a blob that is missing or damaged.
-fn lost_blob(error: &anyhow::Error) -> bool {
+pub(crate) fn lost_blob(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         matches!(cause.downcast_ref::<BlobError>(), Some(BlobError::Missing(_) | BlobError::Damaged(_)))
     })
