@@ -38,6 +38,12 @@ pub(crate) enum Command {
     Ops(OpsArguments),
     /// Print the JSON Schema of pipelines, for editors
     Schema,
+    /// Remove what no pipeline, kept run or named run needs
+    Gc(GcArguments),
+    /// Remove every trace of the rows that a predicate names, in every version, and never take them in again
+    Forget(ForgetArguments),
+    /// Read everything in a store and say what is damaged or missing
+    Verify(VerifyArguments),
 }
 
 /// A pipeline and the values of its params.
@@ -76,6 +82,9 @@ pub(crate) struct RunArguments {
     pub(crate) spec: SpecArguments,
     #[command(flatten)]
     pub(crate) work: WorkArguments,
+    /// Name the run: its results are kept until another run has the name
+    #[arg(short = 'm', long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -187,6 +196,42 @@ pub(crate) struct OpsArguments {
     /// The operator; left out, all of them
     #[arg(value_name = "NAME")]
     pub(crate) name: Option<String>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GcArguments {
+    /// Show what would be removed, and what making it again would cost; remove nothing
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Keep the results of each pipeline's last runs; runs that gave the same count once
+    #[arg(long, value_name = "N", default_value = "10")]
+    pub(crate) keep_runs: usize,
+    /// Remove also what cost money: such results, and a model's answers that no kept result names
+    #[arg(long)]
+    pub(crate) paid: bool,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ForgetArguments {
+    /// The rows, by an SQL predicate over id columns, such as "patient = 'x'"
+    #[arg(long = "where", value_name = "PREDICATE")]
+    pub(crate) predicate: String,
+    /// Show what would be removed; remove nothing
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArguments {
     /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,

@@ -4,6 +4,8 @@ mod args;
 mod check;
 mod diff;
 mod errors;
+mod forget;
+mod gc;
 mod metrics;
 mod ops;
 mod plan;
@@ -16,6 +18,7 @@ mod session;
 #[cfg(feature = "sql")]
 mod sql;
 mod table;
+mod verify;
 mod why;
 
 use std::process::ExitCode;
@@ -38,6 +41,9 @@ fn main() -> ExitCode {
         Command::Errors(errors) => errors::errors(&arguments, errors),
         Command::Ops(ops) => ops::ops(ops),
         Command::Schema => schema::schema(),
+        Command::Forget(forget) => forget::forget(&arguments, forget),
+        Command::Gc(gc) => gc::gc(&arguments, gc),
+        Command::Verify(verify) => verify::verify(&arguments, verify),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

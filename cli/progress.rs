@@ -48,6 +48,31 @@ impl Progress {
     }
 }
 
+/// How far a long reading of files is; shown on a terminal only.
+pub(crate) struct Meter(ProgressBar);
+
+impl Meter {
+    /// A bar of bytes, with the work's name in front.
+    pub(crate) fn new(work: &'static str) -> Meter {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template("{prefix:20} {bar:24} {bytes}/{total_bytes} {eta}");
+        bar.set_style(style.expect("the template is fixed"));
+        bar.set_prefix(work);
+        Meter(bar)
+    }
+
+    /// Shows that `done` of `total` bytes have been read.
+    pub(crate) fn at(&self, done: u64, total: u64) {
+        self.0.set_length(total);
+        self.0.set_position(done);
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn clear(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
 fn json(event: &Event) {
     if matches!(event, Event::Progress { .. }) {
         return;

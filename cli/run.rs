@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use argent_engine::{End, Engine, Outcome};
+use argent_engine::{End, Engine, Options, Outcome};
 use serde_json::json;
 
 use crate::args::{Arguments, RunArguments};
@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &Arguments, run: &RunArguments) -> anyhow::Result<E
     let engine = Engine {
         pipeline: &pipeline,
         store: &store,
-        options: options(&run.work),
+        options: Options { name: run.name.clone(), ..options(&run.work) },
         events: &|event| progress.show(&event),
         on_thread: &|work| {
             let _entered = runtime.enter();

@@ -22,6 +22,7 @@ pub(crate) fn runs(arguments: &Arguments, wanted: &RunsArguments) -> anyhow::Res
                     vec![
                         run.run.clone(),
                         run.pipeline.clone(),
+                        run.name.clone().unwrap_or_default(),
                         run.started.clone(),
                         outcome.into(),
                         number("made"),
@@ -29,11 +30,14 @@ pub(crate) fn runs(arguments: &Arguments, wanted: &RunsArguments) -> anyhow::Res
                     ]
                 })
                 .collect();
-            print!("{}", aligned(&["run", "pipeline", "started", "outcome", "made", "reused"], &rows));
+            print!(
+                "{}",
+                aligned(&["run", "pipeline", "name", "started", "outcome", "made", "reused"], &rows)
+            );
         }
         return Ok(ExitCode::SUCCESS);
     };
-    let run = runs.iter().find(|r| r.run == *name || r.run.starts_with(name.as_str()));
+    let run = runs.iter().rev().find(|r| r.run.starts_with(name.as_str()) || r.name.as_ref() == Some(name));
     let Some(run) = run else { anyhow::bail!("there is no run `{name}`; `argent runs` lists them") };
     if wanted.json {
         println!("{}", serde_json::to_string(run)?);
@@ -45,7 +49,8 @@ pub(crate) fn runs(arguments: &Arguments, wanted: &RunsArguments) -> anyhow::Res
         .map(|s| {
             let usd = s.stats.usd.map_or("-".to_owned(), |usd| format!("${usd:.4}"));
             let numbers = [s.stats.made, s.stats.reused, s.stats.failed].map(|n| n.to_string());
-            let mut row = vec![s.step.clone(), s.operator.clone(), s.action.clone()];
+            let action = if s.collected { format!("{}, collected", s.action) } else { s.action.clone() };
+            let mut row = vec![s.step.clone(), s.operator.clone(), action];
             row.extend(numbers);
             row.extend([usd, seconds(s.stats.seconds), s.error.clone().unwrap_or_default()]);
             row

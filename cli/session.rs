@@ -88,7 +88,13 @@ fn store_root(arguments: &Arguments, spec: Option<&Path>) -> anyhow::Result<Path
 pub(crate) fn options(work: &WorkArguments) -> Options {
     let mut resources = Resources::default();
     resources.jobs = work.jobs.unwrap_or(resources.jobs);
-    Options { max_usd: work.max_usd, retry_errors: work.retry_errors, strict: work.strict, resources }
+    Options {
+        max_usd: work.max_usd,
+        retry_errors: work.retry_errors,
+        strict: work.strict,
+        name: None,
+        resources,
+    }
 }
 
 /// The one runtime of the program: requests and SQL run on it, work does not.

@@ -20,6 +20,22 @@ pub(crate) fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// Bytes as a person says them.
+pub(crate) fn bytes(number: u64) -> String {
+    let mut rest = number as f64;
+    for unit in ["B", "kB", "MB", "GB"] {
+        if rest < 999.5 {
+            return if unit == "B" || rest >= 99.5 {
+                format!("{rest:.0} {unit}")
+            } else {
+                format!("{rest:.1} {unit}")
+            };
+        }
+        rest /= 1000.0;
+    }
+    format!("{rest:.1} TB")
+}
+
 /// Seconds as a person says them.
 pub(crate) fn seconds(value: f64) -> String {
     match value {
@@ -61,6 +77,7 @@ mod tests {
     #[test]
     fn counts_and_times_read_well() {
         assert_eq!((count(1, "row"), count(2, "row")), ("1 row".into(), "2 rows".into()));
+        assert_eq!([7, 1500, 250_000, 12_000_000_000].map(bytes), ["7 B", "1.5 kB", "250 kB", "12.0 GB"]);
         assert_eq!([0.04, 61.0, 600.0, 9000.0].map(seconds), ["0.0 s", "61 s", "10 min", "2.5 h"]);
     }
 }

@@ -24,17 +24,33 @@ pub struct Manifest {
     pub operator: String,
     /// Everything that went into the key, for `argent why` and for making the result again.
     pub recipe: serde_json::Value,
-    /// By port: the stored tables that it was made from, without the lists of their side files. Not in the key.
-    #[serde(default)]
-    pub inputs: BTreeMap<String, TableRecord>,
     /// The tables made, by name; the main one is named "".
     pub outputs: BTreeMap<String, TableRecord>,
+    /// The stored tables that it was made from, by port, without the lists of their side files; files that were
+    /// listed on disk are not among them. It says where the result came from and is no part of the key.
+    #[serde(default)]
+    pub inputs: BTreeMap<String, TableRecord>,
+    /// Of a row operator: how its answers are remembered.
+    #[serde(default)]
+    pub memo: Option<MemoRecord>,
     /// What making it took.
     pub stats: Stats,
     /// False for a partial result: some rows are still to be made.
     pub complete: bool,
     /// When it was made: UTC, RFC 3339.
     pub created: String,
+}
+
+/// How a row operator's answers are remembered: the row key of an input row is that of its cells in
+/// `columns`, in that order ([`crate::keys::row_keys`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoRecord {
+    /// The digest of the operator, which names the memo.
+    pub operator: Digest,
+    /// The port whose rows are answered for.
+    pub port: String,
+    /// The columns of that port that the operator reads.
+    pub columns: Vec<String>,
 }
 
 /// What a step did and what that cost.
@@ -164,8 +180,9 @@ mod tests {
             operator: "sql".to_owned(),
             // A number that a parser without float_roundtrip reads back one bit off.
             recipe: json!({"z": 1, "a": [3.141_592_653_589_793e-10, 51.248_178_375_052_61]}),
-            inputs: BTreeMap::new(),
             outputs: [(String::new(), table)].into(),
+            inputs: BTreeMap::new(),
+            memo: None,
             stats: Stats { made: 1, usd: Some(0.25), ..Stats::default() },
             complete: true,
             created: "2026-01-31T23:59:59Z".to_owned(),

@@ -36,6 +36,12 @@ pub fn row_keys(secret: &Secret, op: &Digest, columns: &[ArrayRef], rows: usize)
     Ok(keys)
 }
 
+/// The memo key of a row's lasting failure. It is not the row's own key, so that an answer found on a later
+/// try can take its place.
+pub fn row_error_key(secret: &Secret, key: &Digest) -> Digest {
+    secret.digest("argent row error", &key.0)
+}
+
 /// The keyed digest of a column: of its type's name and the sequence of its cells.
 ///
 /// The type is part of it because a whole-table operator can see it (SQL divides integers and

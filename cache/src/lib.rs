@@ -9,7 +9,9 @@
 //! runs/…          what each run saw and made
 //! pipelines/…     for each pipeline, the manifests that its step names stand for
 //! locks/…         one file per held lock
+//! tombstones.json  who was forgotten, as digests
 //! tmp/…           files being written, each owned by a living process
+//! presence        locked by every process that has the store open
 //! secret          32 random bytes that key every digest
 //! ```
 //!
@@ -18,6 +20,8 @@
 //! manifest, then action, then run). Whatever moment a process is killed at, the store is valid.
 
 pub mod action;
+pub mod census;
+pub mod collect;
 pub mod digest;
 mod durable;
 pub mod encoding;
@@ -31,6 +35,8 @@ pub mod stat_cache;
 pub mod store;
 pub mod table;
 pub mod time;
+pub mod tombstones;
+pub mod verify;
 
 pub use action::{Manifest, Stats};
 pub use digest::{Digest, Secret};

@@ -78,6 +78,73 @@ impl Store {
     }
 }
 
+/// What every process that has a store open holds, shared with the others.
+///
+/// Collection and forgetting take blobs away, and no order of looking and removing is safe beside a process
+/// that may decide in between to reuse one. So they hold this alone, and a process that opens the store
+/// meanwhile waits for them. The kernel gives up the hold of a process that dies.
+pub(crate) struct Presence {
+    /// None in a store that cannot be written: nobody can take anything away from it either.
+    file: Option<File>,
+}
+
+/// That no other process has the store open, until the value is dropped.
+pub struct Alone {
+    store: Store,
+}
+
+impl Presence {
+    pub(crate) fn enter(root: &Path) -> io::Result<Presence> {
+        let path = root.join("presence");
+        let file = match private_file(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => File::open(&path),
+            made => made,
+        };
+        let file = match file {
+            Err(error) if is_read_only(error.kind()) => return Ok(Presence { file: None }),
+            file => file?,
+        };
+        file.lock_shared()?;
+        Ok(Presence { file: Some(file) })
+    }
+}
+
+impl Store {
+    /// Keeps every other process out of the store; none if one is in it now.
+    ///
+    /// A thread of this process that works on the store is not kept out. It is an error if the store cannot
+    /// be written.
+    pub fn alone(&self) -> Result<Option<Alone>> {
+        let Some(file) = &self.presence().file else {
+            return Err(self.lock_error(ErrorKind::ReadOnlyFilesystem.into()).into());
+        };
+        let enter = || -> io::Result<bool> {
+            file.unlock()?;
+            match file.try_lock() {
+                Ok(()) => Ok(true),
+                Err(TryLockError::WouldBlock) => file.lock_shared().map(|()| false),
+                Err(TryLockError::Error(error)) => Err(error),
+            }
+        };
+        let alone = enter().map_err(|error| self.lock_error(error))?;
+        Ok(alone.then(|| Alone { store: self.clone() }))
+    }
+}
+
+impl Drop for Alone {
+    /// Lets the others in again.
+    fn drop(&mut self) {
+        if let Some(file) = &self.store.presence().file {
+            // Should it fail, this process is no longer alone either, and holds nothing that others wait for.
+            let _ = file.unlock().and_then(|()| file.lock_shared());
+        }
+    }
+}
+
+fn is_read_only(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied)
+}
+
 impl Drop for Lock {
     /// Removes the file while the lock is still held; those who wait for it notice and make a new one.
     fn drop(&mut self) {
@@ -138,6 +205,26 @@ mod tests {
             }
         });
         assert_eq!(entered.load(Ordering::SeqCst), 200);
+    }
+
+    #[test]
+    fn alone_means_that_nobody_else_has_the_store_open() {
+        let (_folder, store) = store();
+        let other = Store::open(store.root()).unwrap();
+        assert!(store.alone().unwrap().is_none());
+        drop(other);
+        let alone = store.alone().unwrap().unwrap();
+        let (root, opened) = (store.root().to_owned(), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let _late = Store::open(&root).unwrap();
+                opened.store(1, Ordering::SeqCst);
+            });
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert_eq!(opened.load(Ordering::SeqCst), 0, "whoever comes waits");
+            drop(alone);
+        });
+        assert_eq!(opened.load(Ordering::SeqCst), 1);
     }
 
     #[test]

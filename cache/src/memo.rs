@@ -1,6 +1,7 @@
 //! The row memo: for one operator, the answers it gave, by row key.
 
 mod journal;
+mod prune;
 mod reading;
 mod sealing;
 mod segment;

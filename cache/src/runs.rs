@@ -23,6 +23,9 @@ pub struct RunRecord {
     pub run: String,
     /// The pipeline's name.
     pub pipeline: String,
+    /// What the user called it; the results of a named run are kept.
+    #[serde(default)]
+    pub name: Option<String>,
     /// The path of the spec as it was given.
     pub spec: Option<String>,
     /// When it started: UTC, RFC 3339.
@@ -48,6 +51,9 @@ pub struct StepRecord {
     pub manifest: Option<Digest>,
     /// One of `made`, `reused`, `failed`, `blocked`, `partial` and `accepted`.
     pub action: String,
+    /// Whether the result was collected since: its manifest is gone, and that is no damage.
+    #[serde(default)]
+    pub collected: bool,
     /// What the step did in this run and what that cost.
     pub stats: Stats,
     /// Where a changed input was accepted: the share of the joined input rows that changed.
@@ -104,6 +110,17 @@ impl Store {
         self.read_records("pipelines")
     }
 
+    /// The files that hold the records of one kind, by name; `folder` is `runs` or `pipelines`.
+    pub(crate) fn record_files(&self, folder: &str) -> Result<Vec<PathBuf>> {
+        let list = || -> std::io::Result<Vec<PathBuf>> {
+            fs::read_dir(self.root().join(folder))?.map(|entry| Ok(entry?.path())).collect()
+        };
+        let mut paths = list().map_err(|error| storage_error(self.root(), "list records", error))?;
+        paths.retain(|path| path.extension().is_some_and(|suffix| suffix == "json"));
+        paths.sort();
+        Ok(paths)
+    }
+
     /// The static answers kept for a pipeline, as their owner wrote them; none where they do not read, since
     /// they can be worked out again.
     pub fn statics(&self, pipeline: &str) -> Option<Vec<u8>> {
@@ -129,18 +146,13 @@ impl Store {
     }
 
     fn read_records<T: DeserializeOwned>(&self, folder: &str) -> Result<Vec<T>> {
-        let list = || -> std::io::Result<Vec<PathBuf>> {
-            fs::read_dir(self.root().join(folder))?.map(|entry| Ok(entry?.path())).collect()
-        };
-        let mut paths = list().map_err(|error| storage_error(self.root(), "list records", error))?;
-        paths.retain(|path| path.extension().is_some_and(|suffix| suffix == "json"));
-        paths.sort();
         // One that went between listing and reading was collected.
-        paths.iter().filter_map(|path| read_record(path).transpose()).collect()
+        self.record_files(folder)?.iter().filter_map(|path| read_record(path).transpose()).collect()
     }
 }
 
-fn read_record<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+/// A record; none if there is no such file.
+pub(crate) fn read_record<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -166,6 +178,7 @@ mod tests {
         RunRecord {
             run: run.to_owned(),
             pipeline: "chest-ct".to_owned(),
+            name: None,
             spec: Some("chest.yaml".to_owned()),
             started: "2026-01-31T23:59:59Z".to_owned(),
             finished: None,
@@ -176,6 +189,7 @@ mod tests {
                 key: Some(Digest([1; 32])),
                 manifest: None,
                 action: "failed".to_owned(),
+                collected: false,
                 stats: Stats::default(),
                 drift: None,
                 error: Some("connection refused".to_owned()),

@@ -41,7 +41,10 @@ impl Store {
             return Ok(known);
         }
         let (stat, entry) = self.hash_steady_file(&path)?;
-        self.with_stat_cache(|cache| cache.insert(path, entry))?;
+        // The name of who was forgotten is not kept, though the file is still there.
+        if !self.tombstones()?.holds_path(&path.to_string_lossy()) {
+            self.with_stat_cache(|cache| cache.insert(path, entry))?;
+        }
         Ok(stat)
     }
 
@@ -58,6 +61,25 @@ impl Store {
         cache.entries = saved.files;
         cache.changed = false;
         Ok(())
+    }
+
+    /// Drops what is known of the files whose path `keep` refuses, and returns how many those are; a `trial`
+    /// only counts.
+    ///
+    /// It is an error if the store cannot be read or written.
+    pub fn prune_stat_cache(&self, keep: impl Fn(&Path) -> bool, trial: bool) -> Result<u64> {
+        let mut guard = self.stat_cache();
+        let mut files = load(&self.root().join(FILE_NAME))?;
+        let before = files.len();
+        files.retain(|path, _| keep(path));
+        let dropped = (before - files.len()) as u64;
+        if dropped > 0 && !trial {
+            let saved = Saved { version: VERSION, files };
+            self.replace_file(&self.root().join(FILE_NAME), &serde_json::to_vec(&saved)?)?;
+            // What this process remembers is read again where it is needed.
+            *guard = None;
+        }
+        Ok(dropped)
     }
 
     fn with_stat_cache<T>(&self, act: impl FnOnce(&mut StatCache) -> T) -> Result<T> {

@@ -16,9 +16,11 @@ use tempfile::NamedTempFile;
 use crate::digest::{Digest, Secret};
 use crate::durable::{create_private_folder, is_at, storage_error, sync_folder};
 use crate::format;
+use crate::lock::Presence;
 use crate::memo::WeakMemo;
 use crate::scratch::{self, Scratch};
 use crate::stat_cache::StatCache;
+use crate::tombstones::Tombstones;
 
 /// The folders of a store.
 const FOLDERS: [&str; 8] = ["cas", "actions", "memo", "runs", "pipelines", "statics", "tmp", "locks"];
@@ -38,11 +40,13 @@ pub struct Store {
 struct Inner {
     root: PathBuf,
     secret: Secret,
+    presence: Presence,
     scratch: Mutex<Option<Scratch>>,
     /// The blobs that this process has hashed, or written and named itself.
     verified: Mutex<HashSet<Digest>>,
     memos: Mutex<HashMap<Digest, WeakMemo>>,
     stat_cache: Mutex<Option<StatCache>>,
+    tombstones: Mutex<Option<Arc<Tombstones>>>,
 }
 
 /// Why a blob cannot be read.
@@ -130,16 +134,20 @@ impl Store {
                 .map_err(|error| storage_error(&root, &format!("make the folder {folder}"), error))?;
         }
         format::check(&root)?;
+        let presence =
+            Presence::enter(&root).map_err(|error| storage_error(&root, "enter the store", error))?;
         scratch::sweep(&root.join("tmp"));
         let secret = keep_secret(&root, secret)?;
         Ok(Store {
             inner: Arc::new(Inner {
                 root,
                 secret,
+                presence,
                 scratch: Mutex::default(),
                 verified: Mutex::default(),
                 memos: Mutex::default(),
                 stat_cache: Mutex::default(),
+                tombstones: Mutex::default(),
             }),
         })
     }
@@ -172,6 +180,17 @@ impl Store {
         Ok(file)
     }
 
+    /// Takes a blob out of the store, for good; one that is not there is none.
+    pub(crate) fn remove_blob(&self, digest: &Digest) -> Result<()> {
+        lock(&self.inner.verified).remove(digest);
+        match fs::remove_file(self.blob_path(digest)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(storage_error(self.root(), "remove a blob", error).into())
+            }
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
     fn open_blob(&self, digest: &Digest) -> Result<File, BlobError> {
         File::open(self.blob_path(digest)).map_err(|error| match error.kind() {
             ErrorKind::NotFound => BlobError::Missing(*digest),
@@ -183,7 +202,7 @@ impl Store {
         BlobError::Io(storage_error(self.root(), doing, error))
     }
 
-    fn blob_path(&self, digest: &Digest) -> PathBuf {
+    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
         sharded(&self.root().join("cas"), digest)
     }
 
@@ -238,8 +257,16 @@ impl Store {
         }
     }
 
+    pub(crate) fn presence(&self) -> &Presence {
+        &self.inner.presence
+    }
+
     pub(crate) fn memos(&self) -> MutexGuard<'_, HashMap<Digest, WeakMemo>> {
         lock(&self.inner.memos)
+    }
+
+    pub(crate) fn cached_tombstones(&self) -> MutexGuard<'_, Option<Arc<Tombstones>>> {
+        lock(&self.inner.tombstones)
     }
 
     pub(crate) fn stat_cache(&self) -> MutexGuard<'_, Option<StatCache>> {

@@ -118,7 +118,7 @@ impl Store {
 
     /// Reads all blobs of a table and takes their names from those that are damaged, so that they can be made
     /// again. Blobs that this process has checked before are not read.
-    pub fn sweep(&self, table: &TableRecord) {
+    pub fn check_table(&self, table: &TableRecord) {
         table.parts.par_iter().chain(&table.files).for_each(|digest| {
             // What is missing or damaged is what is looked for, and is told of by whoever needs it.
             let _ = self.path(digest);

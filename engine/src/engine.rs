@@ -38,6 +38,8 @@ pub struct Options {
     pub retry_errors: bool,
     /// Run steps whose inputs changed, whatever their `rerun` accepts.
     pub strict: bool,
+    /// What the user calls the run; the results of a named run are kept.
+    pub name: Option<String>,
     /// What steps may use at the same time.
     pub resources: Resources,
 }

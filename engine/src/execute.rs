@@ -15,13 +15,14 @@ use arrow::array::RecordBatch;
 use crate::decide::{Decider, Decision, Result, Work};
 use crate::engine::{End, main_rows};
 use crate::event::Event;
+use crate::forgotten::{admitted, storable};
 use crate::io::{Damage, Io, Pending, fault_batch};
 use crate::operator::{Kind, Price};
 use crate::pipeline::Node;
 use crate::pools::Slot;
 use crate::recipe;
 use crate::rows::RowWork;
-use crate::table::Table;
+use crate::table;
 
 /// What became of a step.
 pub(crate) enum Made {
@@ -84,7 +85,7 @@ impl<'a> Decider<'a> {
     ) -> std::result::Result<Made, Failure> {
         // Readers meet one damaged file at a time; all of them are to be made again at once.
         for table in terms.lost.iter().flat_map(|lost| lost.outputs.values()) {
-            self.engine.store.sweep(table);
+            self.engine.store.check_table(table);
         }
         let mut held: Option<(Digest, Lock)> = None;
         loop {
@@ -159,8 +160,9 @@ impl<'a> Decider<'a> {
             key: work.key,
             operator: node.operator_name.to_owned(),
             recipe: work.recipe.clone(),
-            inputs: provenance(&work.inputs),
             outputs,
+            inputs: table::stored(&work.inputs),
+            memo: work.rows.as_ref().map(RowWork::memo_record),
             stats,
             complete,
             created: argent_cache::time::timestamp(),
@@ -188,7 +190,7 @@ impl<'a> Decider<'a> {
         let store = self.engine.store;
         let mut outputs = BTreeMap::new();
         let mut put = |name: &str, batch: RecordBatch, keys: &[String]| -> anyhow::Result<()> {
-            outputs.insert(name.to_owned(), store.put_table(&batch, keys)?);
+            outputs.insert(name.to_owned(), store.put_table(&storable(store, name, batch)?, keys)?);
             Ok(())
         };
         let mut pending = 0;
@@ -208,6 +210,7 @@ impl<'a> Decider<'a> {
             window.memo.seal()?;
         } else {
             let main = io.emitted("")?;
+            let main = admitted(io, main)?;
             io.stats.made = main.num_rows() as u64;
             put("", main, main_keys)?;
             let faults = fault_batch(&mut io.faults)?;
@@ -273,16 +276,6 @@ impl<'a> Decider<'a> {
             price.requests
         )
     }
-}
-
-/// The stored tables that a result is made from, without the lists of their side files, which their makers'
-/// manifests hold.
-fn provenance(inputs: &BTreeMap<String, Table>) -> BTreeMap<String, TableRecord> {
-    let stored = inputs.iter().filter_map(|(port, table)| match table {
-        Table::Stored(record) => Some((port.clone(), TableRecord { files: Vec::new(), ..record.clone() })),
-        Table::Listed(_) => None,
-    });
-    stored.collect()
 }
 
 fn seen_columns(node: &Node, port: &str) -> Vec<String> {

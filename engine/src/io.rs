@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail, ensure};
 use argent_cache::encoding::encode_rows;
+use argent_cache::keys::row_error_key;
 use argent_cache::{BlobError, Digest, Memo, Stats, Store};
 use arrow::array::{BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, SchemaRef};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::column;
 use crate::event::Event;
+use crate::forgotten::{FORGOTTEN, REASON, forgotten_rows};
 
 /// What an operator sees of the world while it works.
 pub struct Io<'a> {
@@ -169,10 +171,16 @@ impl Io<'_> {
             lengths.iter().sum::<usize>() == batch.num_rows(),
             "the answer's lengths do not add up to its rows"
         );
+        let forgotten = forgotten_rows(&*self.store.tombstones()?, &batch)?;
         let pending = self.pending.as_mut().context("only row operators answer")?;
         let mut start = 0;
         for (row, length) in rows.iter().zip(lengths) {
-            pending.memo.put(pending.keys[*row], &encode_rows(&batch, start, *length)?)?;
+            let key = pending.keys[*row];
+            if forgotten[start..start + length].contains(&true) {
+                pending.failed.insert(key, RowError::lasting(FORGOTTEN, REASON));
+            } else {
+                pending.memo.put(key, &encode_rows(&batch, start, *length)?)?;
+            }
             start += length;
         }
         self.stats.made += rows.len() as u64;
@@ -189,7 +197,8 @@ impl Io<'_> {
         if error.retryable || self.damage.found().is_some() {
             pending.failed.insert(key, error);
         } else {
-            pending.memo.put(crate::rows::error_key(self.store, &key), &serde_json::to_vec(&error)?)?;
+            let key = row_error_key(self.store.secret(), &key);
+            pending.memo.put(key, &serde_json::to_vec(&error)?)?;
         }
         self.stats.made += 1;
         Ok(())
@@ -237,7 +246,7 @@ impl Io<'_> {
     /// # Errors
     /// When the memo does not open.
     pub fn memo(&self, name: &str) -> anyhow::Result<Memo> {
-        shared_memo(self.store, name)
+        self.store.memo(&shared_memo(self.store, name))
     }
 
     /// The key of a question in a shared memo.
@@ -305,6 +314,11 @@ impl Io<'_> {
     }
 }
 
+/// The digest that names a memo of answers that are keyed by themselves.
+pub fn shared_memo(store: &Store, name: &str) -> Digest {
+    store.secret().digest("argent shared memo", name.as_bytes())
+}
+
 fn source_file(
     store: &Store,
     folder: &Path,
@@ -322,11 +336,6 @@ fn source_file(
         bail!("a source file changed since it was listed; run again");
     }
     Ok(full)
-}
-
-/// The memo of this name that all steps, runs and pipelines of the store share.
-pub(crate) fn shared_memo(store: &Store, name: &str) -> anyhow::Result<Memo> {
-    store.memo(&store.secret().digest("argent shared memo", name.as_bytes()))
 }
 
 /// The columns of a whole-table operator's `errors` table.

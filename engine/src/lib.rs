@@ -17,6 +17,8 @@ mod drift;
 pub mod engine;
 pub mod event;
 mod execute;
+pub mod forget;
+mod forgotten;
 mod io;
 pub mod joining;
 pub mod operator;
@@ -34,7 +36,7 @@ pub mod yaml;
 
 pub use engine::{End, Engine, Options, Outcome};
 pub use event::Event;
-pub use io::{Io, RowError};
+pub use io::{Io, RowError, shared_memo};
 pub use operator::{Entry, Inputs, Kind, Operator, Port, Problem, Registry, Signature};
 pub use pipeline::Pipeline;
 pub use pools::Resources;

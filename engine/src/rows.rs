@@ -9,23 +9,19 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::Context;
+use argent_cache::action::MemoRecord;
 use argent_cache::encoding::{decode_rows, encode_rows};
-use argent_cache::keys::row_keys;
+use argent_cache::keys::{row_error_key, row_keys};
 use argent_cache::{Digest, Memo, Store};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Array};
 use arrow::compute::{filter_record_batch, take, take_record_batch};
 use arrow::datatypes::{Schema, SchemaRef};
 
 use crate::column;
+use crate::forgotten::{FORGOTTEN, REASON, forgotten_rows};
 use crate::io::{Pending, RowError, row_error_columns, row_error_fields, shared_memo};
 use crate::pipeline::Node;
 use crate::table::Table;
-
-/// The memo key of a row's lasting failure. It is not the row's own key, so that an answer found on a later
-/// try can take its place.
-pub(crate) fn error_key(store: &Store, key: &Digest) -> Digest {
-    store.secret().digest("argent row error", &key.0)
-}
 
 /// The rows of a row operator's input, with their keys.
 pub(crate) struct RowWork {
@@ -34,9 +30,12 @@ pub(crate) struct RowWork {
     /// The places of the read and seen columns: all that the operator may look at.
     shown: Vec<usize>,
     keys: Vec<Digest>,
+    /// By row: whether it names someone forgotten. No operator sees such a row.
+    forgotten: Vec<bool>,
     /// By row: the key of its lasting failure.
     error_keys: Vec<Digest>,
     memo: Arc<Memo>,
+    record: MemoRecord,
     /// The first row of each distinct key that has no answer yet.
     pub(crate) pending: Vec<usize>,
 }
@@ -59,15 +58,19 @@ impl RowWork {
             .collect::<anyhow::Result<_>>()?;
         let keys = row_keys(store.secret(), operator, &read, input.num_rows())?;
         let memo = Arc::new(store.memo(operator)?);
-        let error_keys: Vec<Digest> = keys.iter().map(|key| error_key(store, key)).collect();
+        let error_keys: Vec<Digest> = keys.iter().map(|key| row_error_key(store.secret(), key)).collect();
+        let forgotten = forgotten_rows(&*store.tombstones()?, &input)?;
         let mut seen = HashSet::new();
-        let mut distinct: Vec<usize> = (0..keys.len()).filter(|row| seen.insert(keys[*row])).collect();
+        let admitted = (0..keys.len()).filter(|row| !forgotten[*row]);
+        let mut distinct: Vec<usize> = admitted.filter(|row| seen.insert(keys[*row])).collect();
         distinct.retain(|row| retry_errors || !memo.contains(&error_keys[*row]));
         let wanted: Vec<Digest> = distinct.iter().map(|row| keys[*row]).collect();
         let answered = Named::new(node, store)?.answered(&memo, &wanted)?;
         let pending =
             distinct.into_iter().zip(answered).filter(|(_, there)| !there).map(|(row, _)| row).collect();
-        Ok(RowWork { shown: shown_places(node, port, &input)?, input, keys, error_keys, memo, pending })
+        let record = MemoRecord { operator: *operator, port: port.to_owned(), columns: reads };
+        let shown = shown_places(node, port, &input)?;
+        Ok(RowWork { shown, input, keys, forgotten, error_keys, memo, record, pending })
     }
 
     /// How many input rows there are, and how many of them wait for an answer.
@@ -75,6 +78,11 @@ impl RowWork {
         let waiting: HashSet<Digest> = self.pending.iter().map(|row| self.keys[*row]).collect();
         let run = self.keys.iter().filter(|k| waiting.contains(*k)).count();
         (self.keys.len() as u64, run as u64)
+    }
+
+    /// How the answers are remembered.
+    pub(crate) fn memo_record(&self) -> MemoRecord {
+        self.record.clone()
     }
 
     /// The pending rows themselves.
@@ -140,6 +148,9 @@ impl RowWork {
     }
 
     fn outcome(&self, row: usize, answer: Option<Vec<u8>>, window: &Pending) -> anyhow::Result<RowOutcome> {
+        if self.forgotten[row] {
+            return Ok(RowOutcome::Failed(RowError::lasting(FORGOTTEN, REASON)));
+        }
         if let Some(value) = answer {
             return Ok(RowOutcome::Answered(value));
         }
@@ -306,7 +317,7 @@ impl Named<'_> {
         let fields = schema.fields().iter().enumerate();
         let files = fields.filter(|(_, f)| column::has_role(f, "file")).map(|(place, _)| place).collect();
         let shared = match node.operator.shared_keys() {
-            Some((column, memo)) => Some((schema.index_of(column)?, shared_memo(store, memo)?)),
+            Some((column, memo)) => Some((schema.index_of(column)?, store.memo(&shared_memo(store, memo))?)),
             None => None,
         };
         Ok(Named { store, schema, files, shared })

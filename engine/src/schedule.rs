@@ -51,6 +51,7 @@ fn new_record(engine: &Engine) -> RunRecord {
     RunRecord {
         run: argent_cache::runs::new_run_id(),
         pipeline: engine.pipeline.name.clone(),
+        name: engine.options.name.clone(),
         spec: Some(engine.pipeline.spec.to_string_lossy().into_owned()),
         started: argent_cache::time::timestamp(),
         finished: None,
@@ -274,6 +275,7 @@ impl<'a> Schedule<'a> {
             key: None,
             manifest: None,
             action: action.to_owned(),
+            collected: false,
             stats,
             drift: None,
             error,

@@ -89,6 +89,16 @@ impl Table {
     }
 }
 
+/// The stored ones of a step's input tables, by port, without the lists of their side files, which their
+/// makers' manifests hold.
+pub fn stored(inputs: &BTreeMap<String, Table>) -> BTreeMap<String, TableRecord> {
+    let stored = inputs.iter().filter_map(|(port, table)| match table {
+        Table::Stored(record) => Some((port.clone(), TableRecord { files: Vec::new(), ..record.clone() })),
+        Table::Listed(_) => None,
+    });
+    stored.collect()
+}
+
 /// The columns of a list of files: `path`, as found below the spec's folder; `digest`; `bytes`, null where
 /// another step made the files and does not tell.
 pub fn files_schema() -> SchemaRef {

@@ -9,7 +9,7 @@ pub mod ids;
 mod keys;
 pub mod label;
 pub mod one_or_many;
-mod predicate;
+pub mod predicate;
 pub mod predict;
 pub mod records;
 pub mod reports;
@@ -21,6 +21,9 @@ pub mod train;
 pub mod volumes;
 
 use argent_engine::{Entry, Kind, Registry};
+
+/// The names of the memos whose answers are keyed by themselves and shared by all pipelines of a store.
+pub const SHARED_MEMOS: [&str; 1] = [label::llm::tries::ANSWERS];
 
 /// Every operator, in the order of the documentation: from files through labels and volumes to metrics.
 pub fn registry() -> Registry {

@@ -1,10 +1,10 @@
 //! SQL predicates in parameters, where argent is built with SQL.
 
 #[cfg(feature = "sql")]
-pub(crate) use crate::sql::predicate::{columns, evaluate};
+pub use crate::sql::predicate::{columns, evaluate};
 
 #[cfg(not(feature = "sql"))]
-pub(crate) use without::{columns, evaluate};
+pub use without::{columns, evaluate};
 
 #[cfg(not(feature = "sql"))]
 mod without {
@@ -13,11 +13,19 @@ mod without {
 
     const REASON: &str = "this argent was built without SQL, which the predicate needs";
 
-    pub(crate) fn columns(_sql: &str, _schema: &SchemaRef) -> Result<Vec<String>, String> {
+    /// The columns that a predicate reads; here none, since there is no SQL.
+    ///
+    /// # Errors
+    /// Always: this argent cannot read predicates.
+    pub fn columns(_sql: &str, _schema: &SchemaRef) -> Result<Vec<String>, String> {
         Err(REASON.to_owned())
     }
 
-    pub(crate) fn evaluate(_sql: &str, _rows: &RecordBatch) -> anyhow::Result<Vec<bool>> {
+    /// For each row: whether the predicate holds.
+    ///
+    /// # Errors
+    /// Always: this argent cannot read predicates.
+    pub fn evaluate(_sql: &str, _rows: &RecordBatch) -> anyhow::Result<Vec<bool>> {
         anyhow::bail!(REASON)
     }
 }

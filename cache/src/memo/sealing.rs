@@ -90,7 +90,7 @@ impl Shared {
     }
 
     /// The records whose value counts and lies in one of these sources, in the order in which they were put.
-    fn records_of(&self, picked: &[(usize, Arc<Source>)]) -> Vec<(Digest, Place)> {
+    pub(super) fn records_of(&self, picked: &[(usize, Arc<Source>)]) -> Vec<(Digest, Place)> {
         let names: HashMap<usize, &str> =
             picked.iter().map(|(number, source)| (*number, source.name.as_str())).collect();
         let index = self.read_index();
@@ -105,7 +105,7 @@ impl Shared {
     }
 
     /// Makes a segment of the first of `moving`, as many as fit, and returns the others.
-    fn seal_some(&self, stem: &str, moving: &[(Digest, Place)]) -> Result<Vec<(Digest, Place)>> {
+    pub(super) fn seal_some(&self, stem: &str, moving: &[(Digest, Place)]) -> Result<Vec<(Digest, Place)>> {
         let mut records = Vec::new();
         let mut bytes = 0;
         let mut taken = 0;
@@ -164,6 +164,6 @@ impl Shared {
     }
 }
 
-fn stem_of(name: &str) -> &str {
+pub(super) fn stem_of(name: &str) -> &str {
     name.split_once('-').map_or(name, |(stem, _)| stem)
 }

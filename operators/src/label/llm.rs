@@ -3,7 +3,7 @@
 mod batch;
 mod purse;
 mod question;
-mod tries;
+pub(crate) mod tries;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use crate::sql::session::{changing_function, columns_read, message, plan, step_s
 ///
 /// # Errors
 /// When it is not a predicate over these columns.
-pub(crate) fn columns(sql: &str, schema: &SchemaRef) -> Result<Vec<String>, String> {
+pub fn columns(sql: &str, schema: &SchemaRef) -> Result<Vec<String>, String> {
     let session = step_session();
     let empty = RecordBatch::new_empty(schema.clone());
     session.register_batch("rows", empty).map_err(|e| message(&e))?;
@@ -30,7 +30,7 @@ pub(crate) fn columns(sql: &str, schema: &SchemaRef) -> Result<Vec<String>, Stri
 ///
 /// # Errors
 /// When the predicate does not run.
-pub(crate) fn evaluate(sql: &str, rows: &RecordBatch) -> anyhow::Result<Vec<bool>> {
+pub fn evaluate(sql: &str, rows: &RecordBatch) -> anyhow::Result<Vec<bool>> {
     let session = step_session();
     session.register_batch("rows", rows.clone())?;
     let batches = wait(async { plan(&session, &query(sql)).await?.collect().await })?;

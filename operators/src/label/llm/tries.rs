@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::question::{ASKED, Question};
 
 /// The name of the memo of answers, shared by all steps and pipelines of a store.
-pub(super) const ANSWERS: &str = "llm answers";
+pub(crate) const ANSWERS: &str = "llm answers";
 
 /// What came of a question, as it is kept: beside what was asked, so that it can be shown and parsed again.
 #[derive(Serialize, Deserialize)]
