@@ -1,6 +1,8 @@
 //! A BLAKE3 value, and the store's secret that keys it.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
@@ -9,8 +11,19 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// A keyed BLAKE3 value of 32 bytes; it names a blob, a row, a column or an action.
 ///
 /// It is written as 64 lower-case hexadecimal digits, in text and in JSON.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest(pub [u8; 32]);
+
+/// A map by digest.
+pub type DigestMap<V> = HashMap<Digest, V, BuildHasherDefault<DigestHasher>>;
+
+/// A set of digests.
+pub type DigestSet = HashSet<Digest, BuildHasherDefault<DigestHasher>>;
+
+/// Hashes a digest to its first eight bytes: it is as good as random already, and it is keyed, so that nobody
+/// outside of the store can choose digests that collide.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DigestHasher(u64);
 
 /// The 32 random bytes that key every digest of a store, so that a digest of patient text cannot be
 /// recognised by hashing guesses.
@@ -56,6 +69,28 @@ impl Digest {
     /// The first 8 hexadecimal digits, for people; never a key.
     pub fn short(&self) -> String {
         self.0[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl Hash for Digest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
+
+impl Hasher for DigestHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Only digests are meant to come here, and they write one number; anything else is still told apart.
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
     }
 }
 

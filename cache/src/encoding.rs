@@ -41,7 +41,7 @@ mod decode;
 mod encode;
 
 pub use decode::decode_rows;
-pub use encode::{encode_cell, encode_json, encode_rows};
+pub use encode::{RowEncoder, encode_cell, encode_json, encode_rows};
 
 pub(crate) use encode::Encoder;
 

@@ -39,7 +39,7 @@ pub mod tombstones;
 pub mod verify;
 
 pub use action::{Manifest, Stats};
-pub use digest::{Digest, Secret};
+pub use digest::{Digest, DigestMap, DigestSet, Secret};
 pub use memo::Memo;
 pub use runs::{Head, RunRecord, StepRecord};
 pub use store::{BlobError, Store};

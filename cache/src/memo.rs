@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-use crate::digest::Digest;
+use crate::digest::{Digest, DigestMap};
 use crate::durable::storage_error;
 use crate::store::{Store, lock};
 use journal::{Checker, Journal};
@@ -68,7 +68,7 @@ type GroupName = (usize, usize);
 /// Where each value lies.
 #[derive(Default)]
 struct Index {
-    places: HashMap<Digest, Place>,
+    places: DigestMap<Place>,
     sources: Vec<Arc<Source>>,
     /// The sources by the name of their file.
     names: HashMap<String, usize>,

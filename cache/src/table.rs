@@ -21,7 +21,7 @@ use parquet::file::properties::WriterProperties;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
+use crate::digest::{Digest, DigestSet};
 use crate::keys::{column_digest, row_keys};
 use crate::store::{BlobError, Store};
 
@@ -325,7 +325,7 @@ fn check_keys(columns: &[ArrayRef], keys: &[String]) -> Result<()> {
 
 /// Compared by digest: values that are equal (such as -0 and 0) need not be neighbours in Arrow's order.
 fn check_unique(key_digests: &[Digest], keys: &[String]) -> Result<()> {
-    let distinct: HashSet<_> = key_digests.iter().collect();
+    let distinct: DigestSet = key_digests.iter().copied().collect();
     let repeated = key_digests.len() - distinct.len();
     ensure!(
         repeated == 0,

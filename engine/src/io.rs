@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail, ensure};
-use argent_cache::encoding::encode_rows;
+use argent_cache::encoding::RowEncoder;
 use argent_cache::keys::row_error_key;
 use argent_cache::{BlobError, Digest, Memo, Stats, Store};
 use arrow::array::{BooleanArray, Int64Array, RecordBatch, StringArray};
@@ -173,13 +173,14 @@ impl Io<'_> {
         );
         let forgotten = forgotten_rows(&*self.store.tombstones()?, &batch)?;
         let pending = self.pending.as_mut().context("only row operators answer")?;
+        let encoder = RowEncoder::new(&batch)?;
         let mut start = 0;
         for (row, length) in rows.iter().zip(lengths) {
             let key = pending.keys[*row];
             if forgotten[start..start + length].contains(&true) {
                 pending.failed.insert(key, RowError::lasting(FORGOTTEN, REASON));
             } else {
-                pending.memo.put(key, &encode_rows(&batch, start, *length)?)?;
+                pending.memo.put(key, &encoder.encode(start, *length))?;
             }
             start += length;
         }

@@ -5,14 +5,14 @@
 //! back here.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::Context;
 use argent_cache::action::MemoRecord;
 use argent_cache::encoding::{decode_rows, encode_rows};
 use argent_cache::keys::{row_error_key, row_keys};
-use argent_cache::{Digest, Memo, Store};
+use argent_cache::{Digest, DigestMap, DigestSet, Memo, Secret, Store};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Array};
 use arrow::compute::{filter_record_batch, take, take_record_batch};
 use arrow::datatypes::{Schema, SchemaRef};
@@ -29,11 +29,10 @@ pub(crate) struct RowWork {
     input: RecordBatch,
     /// The places of the read and seen columns: all that the operator may look at.
     shown: Vec<usize>,
+    secret: Secret,
     keys: Vec<Digest>,
     /// By row: whether it names someone forgotten. No operator sees such a row.
     forgotten: Vec<bool>,
-    /// By row: the key of its lasting failure.
-    error_keys: Vec<Digest>,
     memo: Arc<Memo>,
     record: MemoRecord,
     /// The first row of each distinct key that has no answer yet.
@@ -58,24 +57,25 @@ impl RowWork {
             .collect::<anyhow::Result<_>>()?;
         let keys = row_keys(store.secret(), operator, &read, input.num_rows())?;
         let memo = Arc::new(store.memo(operator)?);
-        let error_keys: Vec<Digest> = keys.iter().map(|key| row_error_key(store.secret(), key)).collect();
         let forgotten = forgotten_rows(&*store.tombstones()?, &input)?;
-        let mut seen = HashSet::new();
+        let mut seen = DigestSet::with_capacity_and_hasher(keys.len(), Default::default());
         let admitted = (0..keys.len()).filter(|row| !forgotten[*row]);
-        let mut distinct: Vec<usize> = admitted.filter(|row| seen.insert(keys[*row])).collect();
-        distinct.retain(|row| retry_errors || !memo.contains(&error_keys[*row]));
+        let distinct: Vec<usize> = admitted.filter(|row| seen.insert(keys[*row])).collect();
+        drop(seen);
         let wanted: Vec<Digest> = distinct.iter().map(|row| keys[*row]).collect();
         let answered = Named::new(node, store)?.answered(&memo, &wanted)?;
-        let pending =
-            distinct.into_iter().zip(answered).filter(|(_, there)| !there).map(|(row, _)| row).collect();
+        let failed = |row: &usize| memo.contains(&row_error_key(store.secret(), &keys[*row]));
+        let unanswered = distinct.into_iter().zip(answered).filter(|(_, there)| !there).map(|(row, _)| row);
+        let pending = unanswered.filter(|row| retry_errors || !failed(row)).collect();
         let record = MemoRecord { operator: *operator, port: port.to_owned(), columns: reads };
         let shown = shown_places(node, port, &input)?;
-        Ok(RowWork { shown, input, keys, forgotten, error_keys, memo, record, pending })
+        let secret = store.secret().clone();
+        Ok(RowWork { shown, input, secret, keys, forgotten, memo, record, pending })
     }
 
     /// How many input rows there are, and how many of them wait for an answer.
     pub(crate) fn counts(&self) -> (u64, u64) {
-        let waiting: HashSet<Digest> = self.pending.iter().map(|row| self.keys[*row]).collect();
+        let waiting: DigestSet = self.pending.iter().map(|row| self.keys[*row]).collect();
         let run = self.keys.iter().filter(|k| waiting.contains(*k)).count();
         (self.keys.len() as u64, run as u64)
     }
@@ -134,7 +134,7 @@ impl RowWork {
         let mut columns = self.carried(node, &taken)?;
         columns.extend(own.columns().iter().cloned());
         let main = RecordBatch::try_new(main_schema(node, &self.input.schema()), columns)?;
-        let conflicts = conflicts(&main, &places, &node.signature.main().keys)?;
+        let conflicts = conflicts(&self.secret, &main, &places, &node.signature.main().keys)?;
         let main = without(&main, &places, &conflicts)?;
         let names = node.signature.main().keys.join(", ");
         let conflict = RowError::lasting(
@@ -157,7 +157,7 @@ impl RowWork {
         if let Some(error) = window.failed.get(&self.keys[row]) {
             return Ok(RowOutcome::Failed(error.clone()));
         }
-        match self.memo.get(&self.error_keys[row])? {
+        match self.memo.get(&row_error_key(&self.secret, &self.keys[row]))? {
             Some(error) => Ok(RowOutcome::Failed(serde_json::from_slice(&error)?)),
             None => Ok(RowOutcome::Pending),
         }
@@ -188,16 +188,22 @@ impl RowWork {
 }
 
 /// The input rows whose output rows have the key of another input row's.
-fn conflicts(main: &RecordBatch, places: &[u64], keys: &[String]) -> anyhow::Result<BTreeSet<u64>> {
+fn conflicts(
+    secret: &Secret,
+    main: &RecordBatch,
+    places: &[u64],
+    keys: &[String],
+) -> anyhow::Result<BTreeSet<u64>> {
     let columns: Vec<usize> = keys.iter().map(|k| main.schema().index_of(k)).collect::<Result<_, _>>()?;
     let mut conflicts = BTreeSet::new();
     if columns.is_empty() {
         return Ok(conflicts);
     }
-    let cells = main.project(&columns)?;
-    let mut first: HashMap<Vec<u8>, u64> = HashMap::new();
-    for (row, place) in places.iter().enumerate() {
-        match first.entry(encode_rows(&cells, row, 1)?) {
+    let domain = secret.digest("argent output key", b"");
+    let names = row_keys(secret, &domain, main.project(&columns)?.columns(), main.num_rows())?;
+    let mut first: DigestMap<u64> = DigestMap::with_capacity_and_hasher(names.len(), Default::default());
+    for (name, place) in names.into_iter().zip(places) {
+        match first.entry(name) {
             Entry::Vacant(free) => drop(free.insert(*place)),
             Entry::Occupied(taken) if taken.get() == place => {}
             Entry::Occupied(taken) => conflicts.extend([*taken.get(), *place]),

@@ -21,7 +21,7 @@ use crate::records::{self, Record, Records};
 /// When a file does not read, and what `collect` says.
 pub(crate) fn each_file(
     io: &mut Io,
-    mut collect: impl FnMut(&mut Io, &File) -> anyhow::Result<()>,
+    mut collect: impl FnMut(&mut Io, File) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let files = io.input(FILES)?.clone();
     let paths = files.column_by_name("path").context("files have paths")?.as_string::<i32>();
@@ -32,9 +32,9 @@ pub(crate) fn each_file(
             .with_context(|| format!("file {} of {} does not read", row + 1, files.num_rows()))?;
         let file = File { number: row + 1, records };
         for (line, reason) in &file.records.faults {
-            io.fault(FILES, &file.place(*line), "unreadable", reason.as_str());
+            io.fault(FILES, &file.place(*line).to_string(), "unreadable", reason.as_str());
         }
-        collect(io, &file)?;
+        collect(io, file)?;
     }
     Ok(())
 }
@@ -45,6 +45,20 @@ pub(crate) struct File {
     pub(crate) records: Records,
 }
 
+/// Where a record stands.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    file: usize,
+    line: u64,
+}
+
+impl fmt::Display for Place {
+    /// How a record is called in messages: `file 2 line 7`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file {} line {}", self.file, self.line)
+    }
+}
+
 impl fmt::Display for File {
     /// How it is called in messages: `file 2`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,9 +67,9 @@ impl fmt::Display for File {
 }
 
 impl File {
-    /// How a record is called in messages: `file 2 line 7`.
-    pub(crate) fn place(&self, line: u64) -> String {
-        format!("{self} line {line}")
+    /// Where a record stands.
+    pub(crate) fn place(&self, line: u64) -> Place {
+        Place { file: self.number, line }
     }
 
     /// The place of a column that a parameter names.
@@ -80,7 +94,7 @@ impl File {
         match reader.read(record.cells[id_column].as_deref().unwrap_or("")) {
             Ok(ids) => Some(ids),
             Err(reason) => {
-                io.fault(FILES, &self.place(record.line), "id", reason);
+                io.fault(FILES, &self.place(record.line).to_string(), "id", reason);
                 None
             }
         }

@@ -30,14 +30,35 @@ pub fn encode_rows(batch: &RecordBatch, start: usize, len: usize) -> Result<Vec<
         "rows {start} to {start}+{len} of a batch of {} rows",
         batch.num_rows()
     );
-    let columns = batch.columns().iter().map(|column| Encoder::new(column)).collect::<Result<Vec<_>>>()?;
-    let mut out = Vec::new();
-    write_length(len, &mut out);
-    write_length(columns.len(), &mut out);
-    for row in start..start + len {
-        columns.iter().for_each(|column| column.encode(row, &mut out));
+    Ok(RowEncoder::new(batch)?.encode(start, len))
+}
+
+/// Encodes rows of one batch, as [`encode_rows`] does, many times over.
+pub struct RowEncoder<'a>(Vec<Encoder<'a>>);
+
+impl<'a> RowEncoder<'a> {
+    /// An encoder of this batch's rows.
+    ///
+    /// # Errors
+    /// When a column is of a type that has no encoding.
+    pub fn new(batch: &'a RecordBatch) -> Result<RowEncoder<'a>> {
+        let columns = batch.columns().iter().map(|column| Encoder::new(column));
+        Ok(RowEncoder(columns.collect::<Result<_>>()?))
     }
-    Ok(out)
+
+    /// `len` rows from `start` on.
+    ///
+    /// # Panics
+    /// When the batch has fewer rows.
+    pub fn encode(&self, start: usize, len: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_length(len, &mut out);
+        write_length(self.0.len(), &mut out);
+        for row in start..start + len {
+            self.0.iter().for_each(|column| column.encode(row, &mut out));
+        }
+        out
+    }
 }
 
 /// Appends one cell.

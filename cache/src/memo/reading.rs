@@ -121,6 +121,7 @@ impl Shared {
         let mut index = self.write_index();
         let kind = Kind::Segment { segment, bytes, damaged: !sound };
         let source = index.add(Source { name: name.to_owned(), kind });
+        index.places.reserve(rows.len());
         for (row, key) in rows {
             index.places.entry(key).or_insert(Place { source, at: row, bytes: 0 });
         }

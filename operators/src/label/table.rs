@@ -160,7 +160,7 @@ impl Operator for LabelsTable {
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(anyhow::Error::msg)?;
         let mut found = Found::default();
-        tabular::each_file(io, |io, file| self.collect(io, &ids, file, &mut found))?;
+        tabular::each_file(io, |io, file| self.collect(io, &ids, &file, &mut found))?;
         let rows = found.settle(io);
         io.emit("", batch(io.schema("")?, &rows)?)
     }

@@ -1,7 +1,7 @@
 //! `reports.table`: reports from tabular files.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use argent_engine::operator::FILES;
 use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{IdReader, Ids};
 use crate::one_or_many::OneOrMany;
-use crate::tabular::{self, Cells, File, batch};
+use crate::tabular::{self, Cells, File, Place, batch};
 
 /// Reads reports from CSV, TSV, JSON Lines and Parquet files, one report per row.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -101,7 +101,7 @@ impl Operator for ReportsTable {
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(anyhow::Error::msg)?;
-        let mut reports: BTreeMap<String, Claims> = BTreeMap::new();
+        let mut reports: HashMap<String, Claims> = HashMap::new();
         tabular::each_file(io, |io, file| self.collect(io, &ids, file, &mut reports))?;
         let agreed = without_conflicts(io, reports);
         io.emit("", batch(column::schema(self.fields(&ids)), &agreed)?)
@@ -111,16 +111,19 @@ impl Operator for ReportsTable {
 /// What the files say of one report: its cells, where they stand, and whether they contradict each other.
 struct Claims {
     cells: Cells,
-    places: Vec<String>,
+    first: Place,
+    others: Vec<Place>,
     conflict: bool,
 }
 
 /// The reports that all their rows agree on. Of rows that contradict each other none is kept, because nothing
 /// tells which one is right; they are one error row.
-fn without_conflicts(io: &mut Io, reports: BTreeMap<String, Claims>) -> Vec<Cells> {
+fn without_conflicts(io: &mut Io, reports: HashMap<String, Claims>) -> Vec<Cells> {
     let (conflicts, agreed): (Vec<_>, Vec<_>) = reports.into_iter().partition(|(_, claims)| claims.conflict);
     for (id, claims) in conflicts {
-        let places = claims.places.join(", ");
+        let places: Vec<String> =
+            std::iter::once(claims.first).chain(claims.others).map(|place| place.to_string()).collect();
+        let places = places.join(", ");
         let message = format!(
             "rows of this id have different cells ({places}), so none is kept; take the wrong ones away, or name \
              a column of distinct ids"
@@ -136,8 +139,8 @@ impl ReportsTable {
         &self,
         io: &mut Io,
         ids: &IdReader,
-        file: &File,
-        reports: &mut BTreeMap<String, Claims>,
+        mut file: File,
+        reports: &mut HashMap<String, Claims>,
     ) -> anyhow::Result<()> {
         let id_column = file.column(&self.id)?;
         let places = |columns: &mut dyn Iterator<Item = &str>| -> anyhow::Result<Vec<usize>> {
@@ -145,8 +148,9 @@ impl ReportsTable {
         };
         let texts = places(&mut self.all_sections().into_iter().map(|(_, column)| column))?;
         let kept = places(&mut self.keep.iter().map(String::as_str))?;
-        for record in &file.records.rows {
-            let Some(row) = file.ids(io, ids, id_column, record) else { continue };
+        // Each record is let go once it is taken in: a million of them are most of the step's memory.
+        for record in std::mem::take(&mut file.records.rows) {
+            let Some(row) = file.ids(io, ids, id_column, &record) else { continue };
             let place = file.place(record.line);
             let id = row[0].clone();
             let mut cells: Cells = row.into_iter().map(Some).collect();
@@ -154,12 +158,12 @@ impl ReportsTable {
             cells.extend(kept.iter().map(|c| record.cells[*c].clone()));
             match reports.entry(id) {
                 Entry::Vacant(entry) => {
-                    entry.insert(Claims { cells, places: vec![place], conflict: false });
+                    entry.insert(Claims { cells, first: place, others: Vec::new(), conflict: false });
                 }
                 Entry::Occupied(mut entry) => {
                     let claims = entry.get_mut();
                     claims.conflict |= claims.cells != cells;
-                    claims.places.push(place);
+                    claims.others.push(place);
                 }
             }
         }
