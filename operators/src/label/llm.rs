@@ -276,7 +276,8 @@ impl Operator for LabelLlm {
     }
 }
 
-/// The bounds of true token counts around [`estimate_tokens`], for text and JSON together.
+/// The bounds of true token counts around [`estimate_tokens`](argent_llm::estimate_tokens), for text and JSON
+/// together.
 const ESTIMATE_LOW: f64 = 0.5;
 const ESTIMATE_HIGH: f64 = 2.0;
 
