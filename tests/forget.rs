@@ -297,6 +297,8 @@ steps:
   volumes: { use: volumes.scan, with: { path: 'volumes/*.nii.gz', ids: ct-rate } }
   grid: { use: volumes.resample, from: volumes, with: { spacing_mm: [16, 16, 16] } }
   split: { use: split.groups, from: grid, with: { by: patient, parts: { train: 0.5, test: 0.5 } } }
+  bare: { use: sql, from: { grid: grid }, with: { query: select voxels from grid } }
+  number: { use: sql, from: { bare: bare }, with: { query: select count(*) as n from bare } }
 ";
     sandbox.write("p.yaml", spec);
     let patients = "select distinct patient from grid order by patient";
@@ -313,6 +315,9 @@ steps:
     assert_eq!(voxels.iter().filter(|digest| is_there(digest)).count(), 0);
     assert_eq!(traces(&sandbox, &[&trace]), [""; 0]);
     sandbox.succeeds(&["verify"]);
+    let others = sandbox.sql("select voxels from grid order by voxels");
+    assert_eq!(others.iter().filter(|digest| !is_there(digest)).count(), 0, "the others' voxels are there");
+    assert_eq!(sandbox.sql("select voxels from bare order by voxels"), others, "his are in no table");
 
     // His files are still there, one of them damaged meanwhile.
     sandbox.write(&format!("volumes/{id}.nii.gz"), "no volume");
@@ -323,6 +328,30 @@ steps:
     expect![[r#",forgotten,"the subject was forgotten, so its rows are not taken in again",#"#]]
         .assert_eq(&errors.join("\n").replace(&format!(",{}", voxels.len()), ",#"));
     assert_eq!(traces(&sandbox, &[&trace]), [""; 0]);
+}
+
+#[test]
+fn a_result_made_from_forgotten_rows_is_not_accepted_as_hardly_changed() {
+    let server = ChatServer::start();
+    let lenient = |sandbox: &Sandbox| {
+        let rerun = "  counts:\n    rerun: { if: \"changed_rows > 0.99\" }\n";
+        sandbox.write("p.yaml", &sandbox.read("p.yaml").replace("  counts:\n", rerun));
+    };
+    let counts = |sandbox: &Sandbox| {
+        let said = sandbox.run(&["p.yaml"]);
+        said.iter().find(|line| line.starts_with("counts ")).unwrap().split(' ').nth(1).unwrap().to_owned()
+    };
+    let without = sandbox(&server);
+    lenient(&without);
+    let others =
+        reports(false).lines().filter(|line| !line.starts_with("mueller-")).collect::<Vec<_>>().join("\n");
+    without.write("reports.csv", &others);
+    assert_eq!(counts(&without), "accepted", "rows that only left the file are drift");
+
+    let forgotten = sandbox(&server);
+    lenient(&forgotten);
+    forgotten.succeeds(&FORGET);
+    assert_eq!(counts(&forgotten), "made");
 }
 
 #[test]

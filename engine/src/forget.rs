@@ -221,6 +221,7 @@ impl<'a> Search<'a> {
         };
         search.mark_named(&tables, predicate)?;
         search.mark_calls(&tables)?;
+        search.mark_side_files(&tables)?;
         search.touch();
         search.mark_nameless()?;
         let names = |manifest: &Manifest| search.names_someone(&strings_of(&manifest.recipe));
@@ -244,12 +245,12 @@ impl<'a> Search<'a> {
             if has_ids && schema.index_of(CALL).is_ok() {
                 self.calls.add(&rows, CALL, &marked)?;
             }
-            // A table without ids cannot tell whose its texts are.
+            // A table without ids cannot tell whose its texts and files are.
             for section in column::names_with_role(&schema, "section").iter().filter(|_| has_ids) {
                 sections.add(&rows, section, &marked)?;
             }
-            for file in column::names_with_role(&schema, "file") {
-                files.add(&rows, &file, &marked)?;
+            for file in column::names_with_role(&schema, "file").iter().filter(|_| has_ids) {
+                files.add(&rows, file, &marked)?;
             }
             if marked.contains(&true) {
                 self.marked.insert(table.parts.clone(), marked);
@@ -282,6 +283,30 @@ impl<'a> Search<'a> {
             }
         }
         self.calls_usd = (!usd.is_empty()).then(|| usd.values().sum());
+        Ok(())
+    }
+
+    /// Marks the rows of tables that name side files and nobody's id.
+    fn mark_side_files(&mut self, tables: &[TableRecord]) -> anyhow::Result<()> {
+        if self.side_files.is_empty() {
+            return Ok(());
+        }
+        for table in tables {
+            let Some(rows) = read(self.store, table)? else { continue };
+            let files = column::names_with_role(rows.schema_ref(), "file");
+            if files.is_empty() || !column::names_with_role(rows.schema_ref(), "id").is_empty() {
+                continue;
+            }
+            let mut marked = vec![false; rows.num_rows()];
+            for name in files {
+                let digests = texts(&rows, &name)?;
+                let gone = |row: usize| digests.is_valid(row) && self.side_files.contains(digests.value(row));
+                marked.iter_mut().enumerate().for_each(|(row, marked)| *marked |= gone(row));
+            }
+            if marked.contains(&true) {
+                self.marked.insert(table.parts.clone(), marked);
+            }
+        }
         Ok(())
     }
 
@@ -476,12 +501,18 @@ impl Search<'_> {
         for digest in self.touched.difference(&self.unkept) {
             let mut manifest = self.records.manifests[digest].clone();
             let old = &self.records.manifests[digest];
-            let tables = old.outputs.iter().zip(manifest.outputs.values_mut());
-            for ((_, old), table) in tables.chain(old.inputs.iter().zip(manifest.inputs.values_mut())) {
-                if !rewritten.contains_key(old.parts.as_slice()) {
-                    rewritten.insert(&old.parts, self.rewritten(old)?);
+            // No run may go on with it: not as it is, and not because its input has hardly changed since.
+            manifest.complete = false;
+            let tables = old.outputs.values().zip(manifest.outputs.values_mut());
+            for (old, table) in tables.chain(old.inputs.values().zip(manifest.inputs.values_mut())) {
+                if !rewritten.contains_key(old.parts.as_slice())
+                    && let Some(new) = self.rewritten(old)?
+                {
+                    rewritten.insert(&old.parts, new);
                 }
-                table.clone_from(&rewritten[old.parts.as_slice()]);
+                if let Some(new) = rewritten.get(old.parts.as_slice()) {
+                    table.clone_from(new);
+                }
             }
             moved.insert(*digest, self.store.put_bytes(&serde_json::to_vec(&manifest)?)?);
         }
@@ -513,11 +544,11 @@ impl Search<'_> {
         Ok(())
     }
 
-    fn rewritten(&self, table: &TableRecord) -> anyhow::Result<TableRecord> {
-        let (Some(marked), Some(rows)) = (self.marked.get(&table.parts), read(self.store, table)?) else {
-            return Ok(table.clone());
-        };
-        self.store.put_table(&without(&rows, marked)?, &table.keys)
+    /// The table without the rows that go; none where it loses nothing.
+    fn rewritten(&self, table: &TableRecord) -> anyhow::Result<Option<TableRecord>> {
+        let Some(marked) = self.marked.get(&table.parts) else { return Ok(None) };
+        let Some(rows) = read(self.store, table)? else { return Ok(None) };
+        Ok(Some(self.store.put_table(&without(&rows, marked)?, &table.keys)?))
     }
 }
 
@@ -592,7 +623,9 @@ type Versions<'a> = BTreeMap<&'a [Digest], u64>;
 
 /// The different tables of all results and of what they were made from.
 fn tables(records: &Records) -> Vec<TableRecord> {
-    let all = records.manifests.values().flat_map(|m| m.outputs.values().chain(m.inputs.values()));
+    let outputs = records.manifests.values().flat_map(|manifest| manifest.outputs.values());
+    // After the outputs: inputs are recorded without the lists of their side files.
+    let all = outputs.chain(records.manifests.values().flat_map(|manifest| manifest.inputs.values()));
     let mut seen: HashSet<&[Digest]> = HashSet::new();
     all.filter(|table| seen.insert(&table.parts)).cloned().collect()
 }
