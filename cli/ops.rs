@@ -21,7 +21,7 @@ pub(crate) fn ops(wanted: &OpsArguments) -> anyhow::Result<ExitCode> {
             let rows: Vec<Vec<String>> = registry
                 .entries()
                 .iter()
-                .map(|e| vec![e.name.to_owned(), first_sentence(&e.schema())])
+                .map(|e| vec![e.name.to_owned(), first_sentence(e.schema())])
                 .collect();
             print!("{}", aligned(&["operator", "what it does"], &rows));
         }

@@ -78,6 +78,9 @@ pub struct Stats {
     pub seconds: f64,
 }
 
+/// So many blobs are looked for by one thread.
+const FEW_BLOBS: usize = 256;
+
 impl Store {
     /// Records what a step made, and returns the record that now stands, with the digest of its blob.
     ///
@@ -149,6 +152,10 @@ impl Store {
     }
 
     fn has_all(&self, table: &TableRecord) -> bool {
+        // Waking the other cores costs more than looking for a few names.
+        if table.parts.len() + table.files.len() <= FEW_BLOBS {
+            return table.parts.iter().chain(&table.files).all(|digest| self.has(digest));
+        }
         table.parts.par_iter().chain(&table.files).all(|digest| self.has(digest))
     }
 }

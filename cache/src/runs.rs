@@ -142,7 +142,7 @@ impl Store {
 
     fn write_record(&self, folder: &str, what: &str, name: &str, record: &impl Serialize) -> Result<()> {
         check_file_name(what, name)?;
-        self.replace_file(&self.record_path(folder, name), &serde_json::to_vec_pretty(record)?)
+        self.replace_file(&self.record_path(folder, name), &serde_json::to_vec(record)?)
     }
 
     fn read_records<T: DeserializeOwned>(&self, folder: &str) -> Result<Vec<T>> {

@@ -19,7 +19,7 @@ use crate::pools::check_needs;
 use crate::rows::{full_schema, planned_error_schema};
 use crate::shape;
 use crate::spec::{From, Spec, Step, has_errors};
-use crate::statics::{StaticAnswers, static_key};
+use crate::statics::StaticAnswers;
 use crate::table::{files_schema, matching_paths};
 use crate::yaml;
 
@@ -73,7 +73,7 @@ fn decode<'a>(spec: &Spec, step: &Step, registry: &'a Registry, out: &mut Vec<Di
         );
         return nothing;
     };
-    let mistakes = shape::check(&step.with, &entry.schema(), entry.name);
+    let mistakes = shape::check(&step.with, entry.schema(), entry.name);
     if !mistakes.is_empty() {
         out.extend(mistakes);
         return Decoded { entry: Some(entry), ..nothing };
@@ -96,9 +96,9 @@ fn decode<'a>(spec: &Spec, step: &Step, registry: &'a Registry, out: &mut Vec<Di
 }
 
 fn unknown_steps(spec: &Spec, out: &mut Vec<Diagnostic>) {
-    let names: Vec<&str> = spec.steps.iter().map(|s| s.name.as_str()).collect();
+    let names: BTreeSet<&str> = spec.steps.iter().map(|s| s.name.as_str()).collect();
     for step in &spec.steps {
-        for from in step.from.iter().filter(|f| !names.contains(&f.step())) {
+        for from in step.from.iter().filter(|f| !names.contains(f.step())) {
             let others: Vec<&str> = names.iter().copied().filter(|n| *n != step.name).collect();
             let message = format!("there is no step `{}`", from.step());
             let help = nearest(from.step(), &others, "steps");
@@ -231,8 +231,7 @@ impl Checker<'_> {
         if !entry.remembered {
             return operator.signature(inputs);
         }
-        let key = static_key(entry.name, params, &files.used, inputs);
-        self.statics.signature(&key, operator, inputs)
+        self.statics.signature((entry.name, operator), params, &files.used, inputs)
     }
 
     /// A condition that can never accept anything is told of.

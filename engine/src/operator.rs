@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
@@ -357,7 +358,9 @@ pub struct Entry {
     /// Whether its signature is worth remembering, and a function of its parameters, configuration files and
     /// input schemas alone: it looks at no file and no environment.
     pub remembered: bool,
-    schema: fn() -> Value,
+    schema_of: fn() -> Value,
+    /// The schema, once somebody has asked for it.
+    schema: OnceLock<Value>,
     decode: Decode,
 }
 
@@ -376,7 +379,8 @@ impl Entry {
             kind,
             quick: false,
             remembered: false,
-            schema: schema_of::<T>,
+            schema_of: schema_of::<T>,
+            schema: OnceLock::new(),
             decode: decode::<T>,
         }
     }
@@ -394,8 +398,8 @@ impl Entry {
     }
 
     /// The JSON Schema of the parameters.
-    pub fn schema(&self) -> Value {
-        (self.schema)()
+    pub fn schema(&self) -> &Value {
+        self.schema.get_or_init(self.schema_of)
     }
 
     /// The operator with these parameters, and the part of them that enters the key, defaults filled in.
@@ -405,7 +409,7 @@ impl Entry {
     pub fn decode(&self, parameters: Value) -> Result<(Box<dyn Operator>, Value), serde_json::Error> {
         let (operator, mut all) = (self.decode)(parameters)?;
         let schema = self.schema();
-        keep_what_enters_the_key(&mut all, &schema, &schema);
+        keep_what_enters_the_key(&mut all, schema, schema);
         Ok((operator, all))
     }
 }

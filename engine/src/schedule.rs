@@ -4,7 +4,7 @@
 //! sends back what became of it. A result that can be reused at once is found without a thread.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -440,11 +440,9 @@ fn panicked(panic: &(dyn Any + Send)) -> anyhow::Error {
 
 /// Lets the pipeline's names point at this run's results; a rejected result is kept under another name.
 fn publish_names(engine: &Engine, head: &BTreeMap<String, Digest>, record: &RunRecord) -> anyhow::Result<()> {
+    let names: BTreeSet<&str> = engine.pipeline.nodes.iter().map(|node| node.name.as_str()).collect();
     let mut steps = head.clone();
-    steps.retain(|name, _| {
-        let name = name.strip_suffix(".rejected").unwrap_or(name);
-        engine.pipeline.node(name).is_some()
-    });
+    steps.retain(|name, _| names.contains(name.strip_suffix(".rejected").unwrap_or(name)));
     for step in &record.steps {
         match (step.manifest, step.action.as_str()) {
             (Some(digest), "rejected") => drop(steps.insert(format!("{}.rejected", step.step), digest)),

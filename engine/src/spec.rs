@@ -206,7 +206,7 @@ pub fn full_schema(registry: &Registry) -> Value {
     let mut schema = spec_schema();
     let mut cases = Vec::new();
     for entry in registry.entries() {
-        let mut parameters = entry.schema();
+        let mut parameters = entry.schema().clone();
         let inner = parameters.as_object_mut().and_then(|p| p.remove("$defs"));
         parameters.as_object_mut().map(|p| p.remove("$schema"));
         rename_references(&mut parameters, entry.name);

@@ -5,8 +5,8 @@
 //! its parameters, its configuration files and the schemas of its inputs. Those, and the program itself, are
 //! what an answer is kept by; mistakes are never kept.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use anyhow::Context;
@@ -23,8 +23,36 @@ use crate::operator::{Inputs, Operator, Output, Problem, Signature};
 /// The signatures that one pipeline needed when it was checked last, and those that it needs now.
 #[derive(Debug, Default)]
 pub struct StaticAnswers {
-    known: BTreeMap<String, StoredSignature>,
-    used: Mutex<BTreeMap<String, StoredSignature>>,
+    known: Stored,
+    used: Mutex<Used>,
+}
+
+/// What the store keeps: schemas that many steps share, each once, and signatures that name them by place.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Stored {
+    /// Arrow IPC schemas, in hexadecimal digits.
+    schemas: Vec<String>,
+    /// By digest of all that it depends on.
+    signatures: BTreeMap<String, StoredSignature>,
+    /// The schemas, read; by place.
+    #[serde(skip)]
+    read: Mutex<HashMap<usize, SchemaRef>>,
+}
+
+#[derive(Debug, Default)]
+struct Used {
+    signatures: BTreeMap<String, Signature>,
+    /// Schemas that were encoded, by address; they are held, so that no other can come to lie there.
+    encoded: HashMap<usize, (SchemaRef, String)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredSignature {
+    reads: BTreeMap<String, Vec<String>>,
+    sees: BTreeMap<String, Vec<String>>,
+    carries: Vec<String>,
+    /// By name: the place of the schema, and the key columns.
+    outputs: BTreeMap<String, (usize, Vec<String>)>,
 }
 
 impl StaticAnswers {
@@ -40,110 +68,129 @@ impl StaticAnswers {
     /// # Errors
     /// When the store cannot be written.
     pub fn keep(&self, store: &Store, pipeline: &str) -> anyhow::Result<()> {
-        let used = self.used();
-        if used.keys().eq(self.known.keys()) {
+        let mut used = self.used();
+        if used.signatures.keys().eq(self.known.signatures.keys()) {
             return Ok(());
         }
-        store.set_statics(pipeline, &serde_json::to_vec(&*used)?)
+        let mut stored = Stored::default();
+        let signatures = std::mem::take(&mut used.signatures);
+        for (name, signature) in &signatures {
+            let signature = stored.signature(signature, &mut used);
+            stored.signatures.insert(name.clone(), signature);
+        }
+        used.signatures = signatures;
+        store.set_statics(pipeline, &serde_json::to_vec(&stored)?)
     }
 
-    /// The operator's signature: the one known by `key`, else the one that it works out.
+    /// The operator's signature: the one known by what it depends on, else the one that it works out.
     ///
     /// # Errors
     /// The operator's problems.
     pub(crate) fn signature(
         &self,
-        key: &Value,
-        operator: &dyn Operator,
+        operator: (&str, &dyn Operator),
+        params: &Value,
+        files: &BTreeMap<String, Value>,
         inputs: &Inputs,
     ) -> Result<Signature, Vec<Problem>> {
-        let name = json_digest(&Secret::from_bytes([0; 32]), "argent static answer", key).to_string();
-        let known = self.known.get(&name);
-        if let Some((stored, Ok(signature))) = known.map(|stored| (stored, stored.signature())) {
-            self.used().insert(name, stored.clone());
-            return Ok(signature);
-        }
-        let signature = operator.signature(inputs)?;
-        self.used().insert(name, StoredSignature::new(&signature));
+        let key = self.key(operator.0, params, files, inputs);
+        let name = json_digest(&Secret::from_bytes([0; 32]), "argent static answer", &key).to_string();
+        let signature = match self.known.find(&name) {
+            Some(known) => known,
+            None => operator.1.signature(inputs)?,
+        };
+        self.used().signatures.insert(name, signature.clone());
         Ok(signature)
     }
 
-    fn used(&self) -> MutexGuard<'_, BTreeMap<String, StoredSignature>> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    /// All that a signature of a remembered operator depends on.
+    fn key(&self, operator: &str, params: &Value, files: &BTreeMap<String, Value>, inputs: &Inputs) -> Value {
+        let mut used = self.used();
+        let ports: BTreeMap<&String, Value> = inputs
+            .ports
+            .iter()
+            .map(|(port, input)| {
+                let schema = used.encoded(&input.schema);
+                (port, json!({ "schema": schema, "keys": input.keys, "on": input.on }))
+            })
+            .collect();
+        json!({ "program": program(), "operator": operator, "params": params, "files": files, "ports": ports })
+    }
+
+    fn used(&self) -> MutexGuard<'_, Used> {
+        lock(&self.used)
     }
 }
 
-/// All that a signature of a remembered operator depends on.
-pub(crate) fn static_key(
-    operator: &str,
-    params: &Value,
-    files: &BTreeMap<String, Value>,
-    inputs: &Inputs,
-) -> Value {
-    let ports: BTreeMap<&String, Value> = inputs
-        .ports
-        .iter()
-        .map(|(port, input)| {
-            (port, json!({ "schema": encoded(&input.schema), "keys": input.keys, "on": input.on }))
+impl Used {
+    fn encoded(&mut self, schema: &SchemaRef) -> &str {
+        let address = Arc::as_ptr(schema).addr();
+        let entry = self.encoded.entry(address).or_insert_with(|| (Arc::clone(schema), encoded(schema)));
+        &entry.1
+    }
+}
+
+impl Stored {
+    /// The signature of this name, if it is known and reads.
+    fn find(&self, name: &str) -> Option<Signature> {
+        let stored = self.signatures.get(name)?;
+        let output = |(name, (place, keys)): (&String, &(usize, Vec<String>))| {
+            Some((name.clone(), Output { schema: self.schema(*place)?, keys: keys.clone() }))
+        };
+        Some(Signature {
+            reads: stored.reads.clone(),
+            sees: stored.sees.clone(),
+            carries: stored.carries.clone(),
+            outputs: stored.outputs.iter().map(output).collect::<Option<_>>()?,
         })
-        .collect();
-    json!({ "program": program(), "operator": operator, "params": params, "files": files, "ports": ports })
-}
+    }
 
-/// What tells this program from one built of other code: the size and time of its file.
-fn program() -> Value {
-    let stat = || -> Option<Value> {
-        let stat = std::env::current_exe().ok()?.metadata().ok()?;
-        let built = stat.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-        Some(json!([stat.len(), built.as_nanos().to_string()]))
-    };
-    stat().unwrap_or(Value::Null)
-}
+    fn schema(&self, place: usize) -> Option<SchemaRef> {
+        let mut read = lock(&self.read);
+        if let Some(schema) = read.get(&place) {
+            return Some(Arc::clone(schema));
+        }
+        let schema = decoded(self.schemas.get(place)?).ok()?;
+        read.insert(place, Arc::clone(&schema));
+        Some(schema)
+    }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct StoredSignature {
-    reads: BTreeMap<String, Vec<String>>,
-    sees: BTreeMap<String, Vec<String>>,
-    carries: Vec<String>,
-    outputs: BTreeMap<String, StoredOutput>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct StoredOutput {
-    /// An Arrow IPC schema, in hexadecimal digits.
-    schema: String,
-    keys: Vec<String>,
-}
-
-impl StoredSignature {
-    fn new(signature: &Signature) -> StoredSignature {
-        let output =
-            |output: &Output| StoredOutput { schema: encoded(&output.schema), keys: output.keys.clone() };
+    fn signature(&mut self, signature: &Signature, used: &mut Used) -> StoredSignature {
+        let outputs = signature.outputs.iter().map(|(name, output)| {
+            let encoded = used.encoded(&output.schema);
+            let place = self.schemas.iter().position(|known| known == encoded).unwrap_or_else(|| {
+                self.schemas.push(encoded.to_owned());
+                self.schemas.len() - 1
+            });
+            (name.clone(), (place, output.keys.clone()))
+        });
         StoredSignature {
+            outputs: outputs.collect(),
             reads: signature.reads.clone(),
             sees: signature.sees.clone(),
             carries: signature.carries.clone(),
-            outputs: signature.outputs.iter().map(|(name, o)| (name.clone(), output(o))).collect(),
         }
-    }
-
-    fn signature(&self) -> anyhow::Result<Signature> {
-        let output = |(name, output): (&String, &StoredOutput)| {
-            let schema = decoded(&output.schema)?;
-            Ok((name.clone(), Output { schema, keys: output.keys.clone() }))
-        };
-        Ok(Signature {
-            reads: self.reads.clone(),
-            sees: self.sees.clone(),
-            carries: self.carries.clone(),
-            outputs: self.outputs.iter().map(output).collect::<anyhow::Result<_>>()?,
-        })
     }
 }
 
+/// What tells this program from one built of other code: the size and time of its file.
+fn program() -> &'static Value {
+    static PROGRAM: OnceLock<Value> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let stat = || -> Option<Value> {
+            let stat = std::env::current_exe().ok()?.metadata().ok()?;
+            let built = stat.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+            Some(json!([stat.len(), built.as_nanos().to_string()]))
+        };
+        stat().unwrap_or(Value::Null)
+    })
+}
+
 fn encoded(schema: &Schema) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let buffer = IpcSchemaEncoder::new().schema_to_fb(schema);
-    buffer.finished_data().iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
+    buffer.finished_data().iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 fn decoded(hexadecimal: &str) -> anyhow::Result<SchemaRef> {
@@ -154,9 +201,12 @@ fn decoded(hexadecimal: &str) -> anyhow::Result<SchemaRef> {
     Ok(fb_to_schema(schema).into())
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use arrow::datatypes::{DataType, Field};
@@ -204,8 +254,8 @@ mod tests {
         let ask = |columns: &[&str], params: Value| {
             let answers = StaticAnswers::read(&store, "p");
             let inputs = inputs(columns);
-            let key = static_key("toy", &params, &BTreeMap::new(), &inputs);
-            let signature = answers.signature(&key, &operator, &inputs).unwrap();
+            let signature =
+                answers.signature(("toy", &operator), &params, &BTreeMap::new(), &inputs).unwrap();
             answers.keep(&store, "p").unwrap();
             (format!("{signature:?}"), operator.asked.load(Ordering::Relaxed))
         };
@@ -222,6 +272,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         store.set_statics("p", b"{").unwrap();
-        assert!(StaticAnswers::read(&store, "p").known.is_empty());
+        assert!(StaticAnswers::read(&store, "p").known.signatures.is_empty());
     }
 }

@@ -35,7 +35,7 @@ impl Fields<'_> {
     /// reason, and a field of the schema that could not be changed at all.
     pub(super) fn change_each(entry: &Entry, examples: &[Value]) -> BTreeSet<String> {
         let (changed, wrong) = (BTreeSet::new(), BTreeSet::new());
-        let mut fields = Fields { entry, root: entry.schema(), changed, wrong };
+        let mut fields = Fields { entry, root: entry.schema().clone(), changed, wrong };
         if examples.is_empty() {
             fields.wrong.insert(format!("{}: no shipped pipeline uses it", entry.name));
         }
