@@ -27,6 +27,11 @@ use clap::Parser;
 
 use crate::args::{Arguments, Command};
 
+/// Tables of millions of cells are read, joined and let go: the system's allocator spent a sixth of such a run,
+/// and held a fifth more memory.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.command {

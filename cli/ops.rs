@@ -59,7 +59,7 @@ fn page(entry: &Entry) -> String {
             (false, None) => "optional".to_owned(),
         };
         text.push_str(&format!("\n  {name} ({need})\n"));
-        text.push_str(&format!("      {}\n", description(property, &schema)));
+        text.push_str(&format!("      {}\n", description(property, schema)));
         if let Some(reason) = property.get(NOT_IN_KEY).and_then(Value::as_str) {
             text.push_str(&format!("      not in the key: {reason}\n"));
         }

@@ -78,6 +78,9 @@ pub struct Stats {
     pub seconds: f64,
 }
 
+/// So many manifests are read by one thread.
+const FEW_MANIFESTS: usize = 32;
+
 /// So many blobs are looked for by one thread.
 const FEW_BLOBS: usize = 256;
 
@@ -129,6 +132,18 @@ impl Store {
         serde_json::from_slice(&bytes).with_context(|| format!("blob {} is not a manifest", digest.short()))
     }
 
+    /// The manifests kept in these blobs, read by all cores; those that do not read are left out, since
+    /// whoever needs one asks for it again and is told why.
+    pub fn manifests(&self, digests: &[Digest]) -> Vec<(Digest, Manifest)> {
+        let read = |digest: &Digest| Some((*digest, self.manifest(digest).ok()?));
+        digests.par_iter().with_min_len(FEW_MANIFESTS).filter_map(read).collect()
+    }
+
+    /// Whether the table parts and side files of a result are there; their bytes are not looked at.
+    pub fn holds(&self, manifest: &Manifest) -> bool {
+        manifest.outputs.values().all(|table| self.has_all(table))
+    }
+
     /// As [`Store::action`], with the digest of the manifest's blob.
     pub fn action_record(&self, key: &Digest) -> Result<Option<(Digest, Manifest)>> {
         let text = match fs::read_to_string(sharded(&self.root().join("actions"), key)) {
@@ -147,7 +162,7 @@ impl Store {
         };
         // So is one written by a version with other fields.
         let Ok(manifest) = serde_json::from_slice::<Manifest>(&bytes) else { return Ok(None) };
-        let standing = manifest.key == *key && manifest.outputs.values().all(|table| self.has_all(table));
+        let standing = manifest.key == *key && self.holds(&manifest);
         Ok(standing.then_some((digest, manifest)))
     }
 

@@ -31,8 +31,7 @@ pub fn check(
     statics: StaticAnswers,
 ) -> (Option<Pipeline>, Vec<Diagnostic>) {
     let mut out = Vec::new();
-    let decoded: Vec<Decoded> =
-        spec.steps.iter().map(|step| decode(spec, step, registry, &mut out)).collect();
+    let decoded = decode_all(spec, registry, &mut out);
     unknown_steps(spec, &mut out);
     let order = order(spec, &mut out);
     let mut checker = Checker { spec, registry, statics, nodes: Vec::new(), places: BTreeMap::new(), out };
@@ -50,6 +49,34 @@ pub fn check(
     let (name, path, folder) = (spec.name.clone(), spec.path.clone(), spec.folder.clone());
     let pipeline = Pipeline { name, spec: path, folder, nodes, statics };
     (Some(pipeline), out)
+}
+
+/// So many steps are decoded by one thread.
+const FEW_STEPS: usize = 64;
+
+/// Decodes all steps, on as many threads as there are cores if there are many.
+fn decode_all<'a>(spec: &Spec, registry: &'a Registry, out: &mut Vec<Diagnostic>) -> Vec<Decoded<'a>> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = spec.steps.len().div_ceil(cores).max(FEW_STEPS);
+    let some = |steps: &[Step]| -> (Vec<Decoded<'a>>, Vec<Diagnostic>) {
+        let mut out = Vec::new();
+        (steps.iter().map(|step| decode(spec, step, registry, &mut out)).collect(), out)
+    };
+    let mut all = Vec::new();
+    std::thread::scope(|scope| {
+        let mut shares = spec.steps.chunks(share);
+        let first = shares.next().unwrap_or_default();
+        let others: Vec<_> = shares.map(|steps| scope.spawn(move || some(steps))).collect();
+        let (decoded, wrong) = some(first);
+        all.extend(decoded);
+        out.extend(wrong);
+        for other in others {
+            let (decoded, wrong) = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            all.extend(decoded);
+            out.extend(wrong);
+        }
+    });
+    all
 }
 
 /// A step whose parameters are read; the operator is absent where they are wrong.

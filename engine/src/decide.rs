@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use argent_cache::{Digest, Manifest};
+use argent_cache::{Digest, DigestMap, Manifest};
 use serde_json::Value;
 
 use crate::drift;
@@ -50,12 +50,21 @@ pub(crate) struct Decider<'a> {
     pub(crate) engine: &'a Engine<'a>,
     /// What the pipeline's step names stand for, before this run.
     pub(crate) head: BTreeMap<String, Digest>,
+    /// Those of these results that nothing is wrong with, by key: most steps of most runs need no other.
+    sound: DigestMap<Result>,
 }
 
 impl<'a> Decider<'a> {
     pub(crate) fn new(engine: &'a Engine<'a>) -> anyhow::Result<Decider<'a>> {
         let head = engine.store.head(&engine.pipeline.name)?.map(|h| h.steps).unwrap_or_default();
-        Ok(Decider { engine, head })
+        let digests: Vec<Digest> = head.values().copied().collect();
+        let results = engine.store.manifests(&digests).into_iter();
+        let sound = results.filter(|(_, manifest)| manifest.complete && manifest.stats.failed == 0);
+        let sound = sound.map(|(digest, manifest)| {
+            let manifest = Arc::new(manifest);
+            (manifest.key, Result { digest, manifest })
+        });
+        Ok(Decider { engine, head, sound: sound.collect() })
     }
 
     /// Says what becomes of a node. `upstream` holds the results that its inputs read, in their order.
@@ -103,6 +112,11 @@ impl<'a> Decider<'a> {
 
     /// The result of this key, if nothing of it is to be tried again.
     fn standing(&self, key: &Digest) -> anyhow::Result<Option<Result>> {
+        if let Some(result) = self.sound.get(key)
+            && self.engine.store.holds(&result.manifest)
+        {
+            return Ok(Some(result.clone()));
+        }
         let Some((digest, manifest)) = self.engine.store.action_record(key)? else { return Ok(None) };
         let again = self.engine.options.retry_errors && manifest.stats.failed > 0;
         let holds = manifest.complete && manifest.stats.retryable == 0 && !again;

@@ -1,11 +1,12 @@
 //! `reports.table`: reports from tabular files.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use argent_engine::operator::FILES;
 use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
 use arrow::datatypes::Field;
+use indexmap::IndexMap;
+use indexmap::map::Entry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -101,7 +102,8 @@ impl Operator for ReportsTable {
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(anyhow::Error::msg)?;
-        let mut reports: HashMap<String, Claims> = HashMap::new();
+        // In the order of the files, which is often that of the ids, and then needs no sorting.
+        let mut reports: IndexMap<String, Claims> = IndexMap::new();
         tabular::each_file(io, |io, file| self.collect(io, &ids, file, &mut reports))?;
         let agreed = without_conflicts(io, reports);
         io.emit("", batch(column::schema(self.fields(&ids)), &agreed)?)
@@ -118,7 +120,7 @@ struct Claims {
 
 /// The reports that all their rows agree on. Of rows that contradict each other none is kept, because nothing
 /// tells which one is right; they are one error row.
-fn without_conflicts(io: &mut Io, reports: HashMap<String, Claims>) -> Vec<Cells> {
+fn without_conflicts(io: &mut Io, reports: IndexMap<String, Claims>) -> Vec<Cells> {
     let (conflicts, agreed): (Vec<_>, Vec<_>) = reports.into_iter().partition(|(_, claims)| claims.conflict);
     for (id, claims) in conflicts {
         let places: Vec<String> =
@@ -140,7 +142,7 @@ impl ReportsTable {
         io: &mut Io,
         ids: &IdReader,
         mut file: File,
-        reports: &mut HashMap<String, Claims>,
+        reports: &mut IndexMap<String, Claims>,
     ) -> anyhow::Result<()> {
         let id_column = file.column(&self.id)?;
         let places = |columns: &mut dyn Iterator<Item = &str>| -> anyhow::Result<Vec<usize>> {
