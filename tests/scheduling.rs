@@ -206,3 +206,48 @@ fn training_that_is_interrupted_ends_the_run_with_130_and_moves_no_name() {
     assert_eq!(ended, ["encoder pending 0 0 0", "vectors pending 0 0 0"]);
     assert_eq!(sandbox.sql("select id, vector from vectors order by id"), before);
 }
+
+#[test]
+fn two_pipelines_at_once_ask_an_equal_request_once() {
+    let server = ChatServer::start();
+    server.behave(|_| Reply::Slow(Duration::from_millis(60)));
+    let spec = |name: &str, findings: &str| {
+        format!(
+            "argent: 1
+name: {name}
+steps:
+  reports: {{ use: reports.table, with: {{ path: reports.csv, id: id, text: text, keep: [{findings}] }} }}
+  labels:
+    use: label.llm
+    from: reports
+    with:
+      findings: pack.yaml
+      prompt: {name}.md
+      endpoint: {{ base_url: \"{}\", model: m }}
+      concurrency: 2
+",
+            server.base_url
+        )
+    };
+    let sandbox = sandbox(&spec("one", "a"));
+    let rows: String = (0..12).map(|n| format!("r{n:02},Case {n} with effusion.,x,y\n")).collect();
+    sandbox.write("reports.csv", &format!("id,text,a,b\n{rows}"));
+    // The prompts differ as files and are the same when they are filled in, so the steps differ and the
+    // requests do not.
+    let prompt = "Label the report.\nReport:\n{{ report.text }}";
+    sandbox.write("one.md", prompt).write("two.md", &format!("{{# another comment #}}{prompt}"));
+    sandbox.write("one.yaml", &spec("one", "a")).write("two.yaml", &spec("two", "b"));
+    let start = |name: &str| {
+        let mut command = sandbox.command(&["run", name, "--json"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let runs = [start("one.yaml"), start("two.yaml")].map(|child| child.wait_with_output().unwrap());
+    for run in &runs {
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        assert_eq!(steps(std::str::from_utf8(&run.stdout).unwrap())[1], "labels made 12 0 0");
+    }
+    assert_eq!(server.heard().len(), 12, "each report was asked about once");
+    for pipeline in ["one", "two"] {
+        assert_eq!(sandbox.sql(&format!("select count(*) from {pipeline}.labels")), ["12"]);
+    }
+}

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, bail, ensure};
 use argent_cache::encoding::RowEncoder;
 use argent_cache::keys::row_error_key;
+use argent_cache::lock::Lock;
 use argent_cache::{BlobError, Digest, Memo, Stats, Store};
 use arrow::array::{BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, SchemaRef};
@@ -253,6 +254,13 @@ impl Io<'_> {
     /// The key of a question in a shared memo.
     pub fn question_key(&self, question: &serde_json::Value) -> Digest {
         argent_cache::keys::json_digest(self.store.secret(), "argent question", question)
+    }
+
+    /// A function that claims a question of a shared memo, so that no other run asks it at the same time; none
+    /// where another run has claimed it. A claim ends when it is dropped, or when its process dies.
+    pub fn claimer(&self) -> impl Fn(&Digest) -> anyhow::Result<Option<Lock>> + use<> {
+        let store = self.store.clone();
+        move |question| store.try_lock(&format!("question-{question}"))
     }
 
     /// Keeps bytes as a side file and gives the digest to name it by.

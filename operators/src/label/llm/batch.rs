@@ -1,10 +1,12 @@
 //! The requests of one run: sent within the budget, their answers kept before they are used.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use argent_cache::lock::Lock;
 use argent_cache::{Digest, Memo, Stats};
 use argent_engine::{Io, RowError};
 use argent_llm::{Answer, ApiKey, Client, Egress, Ending, Endpoint, Failure, FailureKind, Request, Usage};
@@ -36,6 +38,8 @@ pub(super) struct Batch<'a, 'b> {
 /// A request that is to be sent.
 struct ToSend {
     question: Digest,
+    /// Where its answer will be kept.
+    key: Digest,
     request: Request,
     /// What it may cost in US dollars.
     estimate_usd: f64,
@@ -68,54 +72,102 @@ impl<'a, 'b> Batch<'a, 'b> {
         }
         let client = self.operator.client()?;
         let purse = RefCell::new(Purse::new(self.limit()));
-        let mut sent = 0;
+        let mut queue: VecDeque<usize> = (0..to_send.len()).collect();
         // A budget ends a round early; once the answers under way have told what they cost, there may be money
         // for more.
-        while sent < to_send.len() && !self.stopping {
-            if !purse.borrow().admits(to_send[sent].estimate_usd) {
-                let reason = purse.borrow().reason(to_send[sent].estimate_usd);
+        while let Some(next) = queue.front().map(|place| &to_send[*place]) {
+            if self.stopping || self.io.cancelled() {
+                break;
+            }
+            if !purse.borrow().admits(next.estimate_usd) {
+                let reason = purse.borrow().reason(next.estimate_usd);
                 self.io.stop(reason);
                 break;
             }
-            self.round(&client, &to_send, &mut sent, &purse)?;
+            let sent = self.round(&client, &to_send, &mut queue, &purse)?;
+            if sent == 0 && !queue.is_empty() {
+                // Another run is asking all that is left, and this one waits for its answers.
+                std::thread::sleep(Duration::from_millis(50));
+            }
         }
         Ok(())
     }
 
-    /// Sends requests from the one numbered `sent` on, as far as the purse admits, and waits for their outcomes.
+    /// Sends the requests of the queue, as far as the purse admits, and waits for their outcomes; tells how many
+    /// were sent. What another run has answered meanwhile is taken from there; what it is asking at this moment
+    /// comes back into the queue.
     fn round(
         &mut self,
         client: &Client,
         to_send: &[ToSend],
-        sent: &mut usize,
+        queue: &mut VecDeque<usize>,
         purse: &RefCell<Purse>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<usize> {
         let runtime =
             tokio::runtime::Handle::try_current().context("label.llm needs the program's runtime")?;
         let concurrency = self.operator.concurrency;
         let mut problem = None;
+        let (claim, answers) = (self.io.claimer(), self.answers.clone());
+        let claims: RefCell<HashMap<usize, Lock>> = RefCell::default();
+        let (mut sent, mut elsewhere, mut refused) = (0, Vec::new(), None);
         let mut on_outcome = |place: usize, outcome: Result<Answer, Failure>| {
             let usd = self.charge(&outcome);
             purse.borrow_mut().settle(place, usd);
             if let Err(error) = self.outcome(&to_send[place], outcome) {
                 problem.get_or_insert(error);
             }
+            claims.borrow_mut().remove(&place);
             self.io.progress((to_send.len() - self.open.len()) as u64, to_send.len() as u64, self.note());
             self.stopping |= problem.is_some() || self.io.cancelled();
             if self.stopping { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let requests = std::iter::from_fn(|| {
-            let next = to_send.get(*sent).filter(|next| purse.borrow().admits(next.estimate_usd))?;
-            purse.borrow_mut().reserve(*sent, next.estimate_usd);
-            *sent += 1;
-            Some((*sent - 1, next.request.clone()))
+            loop {
+                let place = *queue.front()?;
+                let next = &to_send[place];
+                if !purse.borrow().admits(next.estimate_usd) {
+                    return None;
+                }
+                queue.pop_front();
+                match claimed(&claim, &answers, next) {
+                    Ok(Some(lock)) => {
+                        claims.borrow_mut().insert(place, lock);
+                        purse.borrow_mut().reserve(place, next.estimate_usd);
+                        sent += 1;
+                        return Some((place, next.request.clone()));
+                    }
+                    Ok(None) => elsewhere.push(place),
+                    Err(error) => {
+                        refused = Some(error);
+                        return None;
+                    }
+                }
+            }
         });
         let ending = client.ask_all(&runtime, requests, concurrency, &mut on_outcome);
-        match (problem, ending) {
-            (Some(error), _) => Err(error),
+        match (problem.or(refused), ending) {
+            (Some(error), _) => return Err(error),
             (None, Ending::Fatal(failure)) => bail!("{}", failure.message),
-            (None, Ending::Stopped | Ending::Finished) => Ok(()),
+            (None, Ending::Stopped | Ending::Finished) => {}
         }
+        for place in elsewhere {
+            if !self.take_over(&to_send[place])? {
+                queue.push_back(place);
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Completes the rows of a question that another run has answered, if it has.
+    fn take_over(&mut self, asked: &ToSend) -> anyhow::Result<bool> {
+        if !self.answers.contains(&asked.key) {
+            return Ok(false);
+        }
+        self.open.remove(&asked.question);
+        for row in self.waiting.get(&asked.question).cloned().unwrap_or_default() {
+            self.complete(row)?;
+        }
+        Ok(true)
     }
 
     /// The distinct questions that are to be sent, in the order of the rows.
@@ -130,7 +182,9 @@ impl<'a, 'b> Batch<'a, 'b> {
             let (tokens_in, tokens_out) = estimate(question);
             let usage = Usage { tokens_in, tokens_cached: 0, tokens_out };
             let estimate_usd = self.operator.price.map_or(0.0, |p| p.kernel().cost(&usage));
-            all.push(ToSend { question: question.key, request: question.request.clone(), estimate_usd });
+            let key = try_key(self.io, question.key, number);
+            let request = question.request.clone();
+            all.push(ToSend { question: question.key, key, request, estimate_usd });
         }
         Ok(all)
     }
@@ -226,6 +280,19 @@ impl<'a, 'b> Batch<'a, 'b> {
             None => String::new(),
         }
     }
+}
+
+/// Claims a question for this run; none where another run has claimed it, or has answered it since this run
+/// looked.
+fn claimed(
+    claim: &impl Fn(&Digest) -> anyhow::Result<Option<Lock>>,
+    answers: &Memo,
+    asked: &ToSend,
+) -> anyhow::Result<Option<Lock>> {
+    let lock = claim(&asked.key)?;
+    // Read behind the claim: whoever held it before has kept the answer before giving it up.
+    answers.refresh()?;
+    Ok(lock.filter(|_| !answers.contains(&asked.key)))
 }
 
 impl LabelLlm {
