@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use argent_cache::StepRecord;
+
 use crate::args::{Arguments, RunsArguments};
 use crate::session::existing_store;
 use crate::table::{aligned, seconds};
@@ -52,13 +54,19 @@ pub(crate) fn runs(arguments: &Arguments, wanted: &RunsArguments) -> anyhow::Res
             let action = if s.collected { format!("{}, collected", s.action) } else { s.action.clone() };
             let mut row = vec![s.step.clone(), s.operator.clone(), action];
             row.extend(numbers);
-            row.extend([usd, seconds(s.stats.seconds), s.error.clone().unwrap_or_default()]);
+            row.extend([usd, seconds(s.stats.seconds), note(s)]);
             row
         })
         .collect();
     print!(
         "{}",
-        aligned(&["step", "operator", "action", "made", "reused", "failed", "cost", "time", "error"], &rows)
+        aligned(&["step", "operator", "action", "made", "reused", "failed", "cost", "time", "note"], &rows)
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why a step failed, or what was accepted.
+fn note(step: &StepRecord) -> String {
+    let accepted = step.drift.map(|drift| format!("changed_rows {drift:.4} accepted"));
+    step.error.clone().or(accepted).unwrap_or_default()
 }

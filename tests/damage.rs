@@ -146,3 +146,14 @@ fn asking(server: &ChatServer) -> String {
     );
     SPEC.replace("use: label.rules, from: reports, with: { findings: pack.yaml }", &llm)
 }
+
+#[test]
+fn the_record_of_what_names_stand_for_is_worked_out_from_the_runs_where_it_is_damaged() {
+    let sandbox = sandbox(SPEC);
+    sandbox.run(&["p.yaml"]);
+    let before = sandbox.read(".argent/pipelines/chain.json");
+    sandbox.write(".argent/pipelines/chain.json", &before[..before.len() / 2]);
+    assert_eq!(sandbox.sql("select count(*) from targets"), ["2"]);
+    assert!(sandbox.run(&["p.yaml"]).iter().all(|line| line.contains(" reused ")));
+    assert_eq!(sandbox.read(".argent/pipelines/chain.json"), before);
+}

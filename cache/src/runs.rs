@@ -95,9 +95,42 @@ impl Store {
     }
 
     /// What the step names of `pipeline` stand for, if it ever ran.
+    ///
+    /// Where the record is damaged, it is worked out from the records of the pipeline's runs, which say the same.
     pub fn head(&self, pipeline: &str) -> Result<Option<Head>> {
         check_file_name("a pipeline", pipeline)?;
-        read_record(&self.record_path("pipelines", pipeline))
+        let read = read_record(&self.record_path("pipelines", pipeline));
+        match read {
+            Err(error) if error.chain().any(|cause| cause.is::<serde_json::Error>()) => {
+                let head = self.head_of_runs(pipeline)?.ok_or(error)?;
+                // A store that cannot be written works it out each time.
+                let _ = self.set_head(&head);
+                Ok(Some(head))
+            }
+            read => read,
+        }
+    }
+
+    /// What the step names of a pipeline stand for after its runs; none where no run is recorded.
+    fn head_of_runs(&self, pipeline: &str) -> Result<Option<Head>> {
+        let runs = self.runs()?.into_iter().filter(|run| run.pipeline == pipeline);
+        let mut head: Option<Head> = None;
+        for run in runs {
+            let (run_id, steps) = (run.run, head.map(|head| head.steps).unwrap_or_default());
+            let mut now = Head { pipeline: pipeline.to_owned(), run: run_id, steps };
+            for step in run.steps.iter().filter(|step| !step.collected) {
+                let Some(digest) = step.manifest else { continue };
+                let rejected = format!("{}.rejected", step.step);
+                if step.action == "rejected" {
+                    now.steps.insert(rejected, digest);
+                } else {
+                    now.steps.remove(&rejected);
+                    now.steps.insert(step.step.clone(), digest);
+                }
+            }
+            head = Some(now);
+        }
+        Ok(head)
     }
 
     /// Says what the step names of a pipeline stand for, in place of what was said before.
@@ -107,7 +140,10 @@ impl Store {
 
     /// What the step names of all pipelines stand for, by the pipeline's name.
     pub fn heads(&self) -> Result<Vec<Head>> {
-        self.read_records("pipelines")
+        let files = self.record_files("pipelines")?;
+        let names = files.iter().filter_map(|path| path.file_stem()?.to_str());
+        // One that went between listing and reading was collected.
+        names.filter_map(|name| self.head(name).transpose()).collect()
     }
 
     /// The files that hold the records of one kind, by name; `folder` is `runs` or `pipelines`.

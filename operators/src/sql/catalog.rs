@@ -236,6 +236,7 @@ fn steps_table(runs: &[RunRecord]) -> anyhow::Result<RecordBatch> {
         column::whole("requests"),
         column::number("usd"),
         column::number("seconds"),
+        column::number("changed_rows"),
         column::text("error"),
     ]);
     let keys: Vec<Option<String>> = steps.iter().map(|(_, s)| s.key.map(|k| k.to_string())).collect();
@@ -254,6 +255,7 @@ fn steps_table(runs: &[RunRecord]) -> anyhow::Result<RecordBatch> {
             wholes(steps.iter().map(|(_, s)| s.stats.requests as i64)),
             numbers(steps.iter().map(|(_, s)| s.stats.usd)),
             numbers(steps.iter().map(|(_, s)| Some(s.stats.seconds))),
+            numbers(steps.iter().map(|(_, s)| s.drift)),
             texts(steps.iter().map(|(_, s)| s.error.as_deref())),
         ],
     )?)
