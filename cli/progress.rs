@@ -86,14 +86,16 @@ fn terminal(all: &MultiProgress, bars: &mut HashMap<String, ProgressBar>, event:
     match event {
         Event::Running { step, rows, .. } => {
             let bar = all.add(ProgressBar::new(rows.unwrap_or(0)));
-            let style = ProgressStyle::with_template("{prefix:20} {bar:24} {pos}/{len} {elapsed} {msg}");
-            bar.set_style(style.expect("the template is fixed"));
+            bar.set_style(if rows.is_some() { counted() } else { uncounted() });
             bar.set_prefix(step.clone());
             bar.tick();
             bars.insert(step.clone(), bar);
         }
         Event::Progress { step, done, total, note } => {
             if let Some(bar) = bars.get(step) {
+                if bar.length() == Some(0) {
+                    bar.set_style(counted());
+                }
                 bar.set_length(*total);
                 bar.set_position(*done);
                 bar.set_message(note.clone());
@@ -113,6 +115,17 @@ fn terminal(all: &MultiProgress, bars: &mut HashMap<String, ProgressBar>, event:
         // Above the bars of the steps that still work; a closed terminal ends the talk, not the work.
         let _ = all.println(line);
     }
+}
+
+/// How a step is drawn that tells how far it is.
+fn counted() -> ProgressStyle {
+    let style = ProgressStyle::with_template("{prefix:20} {bar:24} {pos}/{len} {elapsed} {msg}");
+    style.expect("the template is fixed")
+}
+
+/// How a step is drawn that has not told yet how much there is to do.
+fn uncounted() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix:20} {spinner} {elapsed} {msg}").expect("the template is fixed")
 }
 
 /// One event as a line; none for those that only move a bar.

@@ -56,15 +56,17 @@ fn code(end: End) -> u8 {
 }
 
 fn say(outcome: &Outcome, metrics: &str) {
-    let number = |action: &str| outcome.record.steps.iter().filter(|s| s.action == action).count() as u64;
+    let steps = &outcome.record.steps;
+    let number = |action: &str| steps.iter().filter(|s| s.action == action).count() as u64;
     let (made, reused) = (number("made"), number("reused") + number("accepted"));
-    let rest = outcome.record.steps.len() as u64 - made - reused;
-    let mut text = match (made, rest) {
-        (0, 0) => format!("nothing to do: {} reused", count(reused, "step")),
+    let mut text = match steps.len() as u64 - reused {
+        0 => format!("nothing to do: {} reused", count(reused, "step")),
         _ => format!("{} made, {reused} reused", count(made, "step")),
     };
-    if rest > 0 {
-        text.push_str(&format!(", {rest} without a result"));
+    for action in ["failed", "blocked", "rejected", "partial", "pending"] {
+        if number(action) > 0 {
+            text.push_str(&format!(", {} {action}", number(action)));
+        }
     }
     eprintln!("{text}");
     print!("{metrics}");

@@ -147,7 +147,7 @@ steps:
     let mut lines: Vec<&str> = said.err.lines().filter(|line| !line.contains(" made ")).collect();
     lines.sort_unstable();
     expect![[r#"
-        2 steps made, 0 reused, 3 without a result
+        2 steps made, 0 reused, 2 failed, 1 blocked
         below                blocked   waits for gpu
         cpu                  failed    the step needs 3 cpu, and there are 1 (--jobs)
         gpu                  failed    the step needs 1 gpu, and this argent was built without GPU support; it does not fall back to the CPU

@@ -1,7 +1,7 @@
 //! What hashing and publishing a table costs, beside writing the same rows as a Parquet file with the same
 //! compression. Prints Markdown.
 //!
-//! `cargo bench --workspace --locked --bench publish -- 1024` measures a table of 1024 MiB in Arrow.
+//! `cargo bench -p argent-cache --locked --bench publish -- 1024` measures a table of 1024 MiB in Arrow.
 
 use std::sync::Arc;
 use std::time::Instant;
