@@ -94,7 +94,7 @@ impl Fields<'_> {
         for branch in branches {
             let value =
                 if self.fits(place.value(), branch) { place.value().clone() } else { self.example(branch) };
-            if value != *place.value() {
+            if !is_same(&value, place.value()) {
                 self.compare(place, value.clone());
             }
             if !value.is_null() {
@@ -297,6 +297,11 @@ fn allowed(schema: &Value) -> Option<Vec<Value>> {
 fn branches(schema: &Value) -> Option<&[Value]> {
     let branches = schema.get("anyOf").or_else(|| schema.get("oneOf"))?;
     branches.as_array().map(Vec::as_slice)
+}
+
+/// Whether two values mean the same: a list of one is another spelling of that one, and the operators read both.
+fn is_same(value: &Value, other: &Value) -> bool {
+    value == other || *value == json!([other]) || json!([value]) == *other
 }
 
 fn types(schema: &Value) -> Vec<&str> {
