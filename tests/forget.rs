@@ -267,6 +267,8 @@ fn answers_that_a_killed_run_left_are_forgotten_too() {
     run.kill().unwrap();
     run.wait().unwrap();
     assert!(traces(&sandbox, &["cavernous"]).len() == 1);
+    let nobody = sandbox.succeeds(&["forget", "--where", "patient = 'nobody'"]).out;
+    assert!(nobody.starts_with("removed 0 answers"), "a slip of the pen takes no answers away: {nobody}");
     sandbox.succeeds(&FORGET);
     assert_eq!(traces(&sandbox, &TRACES), [""; 0]);
     server.take_reports();

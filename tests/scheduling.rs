@@ -55,6 +55,10 @@ struct Crowd {
 }
 
 impl Crowd {
+    fn most(&self) -> usize {
+        self.state.lock().unwrap().1
+    }
+
     /// Is there until `others` are there too, or for a while.
     fn visit(&self, others: usize) {
         let mut state = self.state.lock().unwrap();
@@ -68,41 +72,41 @@ impl Crowd {
     }
 }
 
-#[test]
-fn two_steps_work_at_the_same_time_unless_one_job_is_asked_for() {
+/// Two servers whose requests meet: each is answered once `others` have been under way at the same moment.
+fn crowded(others: usize) -> (Arc<Crowd>, [ChatServer; 2]) {
     let crowd = Arc::new(Crowd::default());
     let servers = [ChatServer::start(), ChatServer::start()];
     for server in &servers {
         let crowd = Arc::clone(&crowd);
         server.behave(move |_| {
-            crowd.visit(2);
+            crowd.visit(others);
             Reply::Good
         });
     }
-    let sandbox = sandbox(&spec(&servers[0].base_url, &servers[1].base_url));
+    (crowd, servers)
+}
+
+#[test]
+fn two_steps_work_at_the_same_time_unless_one_job_is_asked_for() {
     // Each server answers its first question only when the other has been asked as well.
-    let said = sandbox.run(&["two.yaml", "--jobs", "2"]);
+    let (crowd, servers) = crowded(2);
+    let together = sandbox(&spec(&servers[0].base_url, &servers[1].base_url));
+    let said = together.run(&["two.yaml", "--jobs", "2"]);
     assert_eq!(said, ["reports made 2 0 0", "one made 2 0 0", "two made 2 0 0"]);
-    assert_eq!(crowd.state.lock().unwrap().1, 2);
+    assert_eq!(crowd.most(), 2);
+    let (crowd, servers) = crowded(0);
+    sandbox(&spec(&servers[0].base_url, &servers[1].base_url)).run(&["two.yaml", "--jobs", "1"]);
+    assert_eq!(crowd.most(), 1);
 }
 
 #[test]
 fn an_endpoint_and_a_spending_limit_serve_one_step_at_a_time() {
-    let crowd = Arc::new(Crowd::default());
-    let servers = [ChatServer::start(), ChatServer::start()];
-    for server in &servers {
-        let crowd = Arc::clone(&crowd);
-        server.behave(move |_| {
-            crowd.visit(0);
-            Reply::Good
-        });
-    }
-    let same = sandbox(&spec(&servers[0].base_url, &servers[0].base_url));
-    same.run(&["two.yaml", "--jobs", "2"]);
-    assert_eq!(crowd.state.lock().unwrap().1, 1, "one endpoint");
-    let limited = sandbox(&spec(&servers[0].base_url, &servers[1].base_url));
-    limited.run(&["two.yaml", "--jobs", "2", "--max-usd", "1"]);
-    assert_eq!(crowd.state.lock().unwrap().1, 1, "one purse");
+    let (crowd, servers) = crowded(0);
+    sandbox(&spec(&servers[0].base_url, &servers[0].base_url)).run(&["two.yaml", "--jobs", "2"]);
+    assert_eq!(crowd.most(), 1, "one endpoint");
+    let limited = ["two.yaml", "--jobs", "2", "--max-usd", "1"];
+    sandbox(&spec(&servers[0].base_url, &servers[1].base_url)).run(&limited);
+    assert_eq!(crowd.most(), 1, "one purse");
 }
 
 #[test]
