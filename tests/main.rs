@@ -20,6 +20,7 @@ mod revisions;
 mod sandbox;
 mod scheduling;
 mod stores;
+mod streaming;
 mod tidy;
 mod torture;
 mod verify;

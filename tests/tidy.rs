@@ -23,7 +23,7 @@ const HEAVY: [(&str, &str, &str); 9] = [
     ("reqwest", "kernels/llm/Cargo.toml", "kernels/llm/src/"),
     ("candle-core", "kernels/learn/Cargo.toml", "kernels/learn/"),
     ("candle-nn", "kernels/learn/Cargo.toml", "kernels/learn/"),
-    ("parquet", "cache/Cargo.toml", "cache/src/table.rs"),
+    ("parquet", "cache/Cargo.toml", "cache/src/table/parquet_file.rs"),
     ("annotate-snippets", "Cargo.toml", "cli/render.rs"),
     ("indicatif", "Cargo.toml", "cli/progress.rs"),
     ("minijinja", "operators/Cargo.toml", "operators/src/label/llm"),

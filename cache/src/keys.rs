@@ -48,19 +48,45 @@ pub fn row_error_key(secret: &Secret, key: &Digest) -> Digest {
 /// floating-point numbers differently). Dictionaries, views and large types are the type they stand for.
 /// It is an error if the type has no encoding.
 pub fn column_digest(secret: &Secret, column: &dyn Array) -> Result<Digest> {
-    let encoder = Encoder::new(column)?;
-    let mut hasher = secret.hasher("argent column v1");
-    let mut piece = Vec::with_capacity(HASH_PIECE_BYTES);
-    encode_json(&Value::String(logical_type(column.data_type())), &mut piece);
-    for row in 0..column.len() {
-        encoder.encode(row, &mut piece);
-        if piece.len() >= HASH_PIECE_BYTES {
-            hasher.update(&piece);
-            piece.clear();
-        }
+    let mut hasher = ColumnHasher::new(secret, column.data_type());
+    hasher.update(column)?;
+    Ok(hasher.finish())
+}
+
+/// Makes a [`column_digest`] of cells that come piece by piece.
+pub struct ColumnHasher {
+    hasher: blake3::Hasher,
+    piece: Vec<u8>,
+}
+
+impl ColumnHasher {
+    /// The digest of a column of this type, of which no cell has come yet.
+    pub fn new(secret: &Secret, data_type: &DataType) -> ColumnHasher {
+        let mut piece = Vec::with_capacity(HASH_PIECE_BYTES);
+        encode_json(&Value::String(logical_type(data_type)), &mut piece);
+        ColumnHasher { hasher: secret.hasher("argent column v1"), piece }
     }
-    hasher.update(&piece);
-    Ok(Digest::from(hasher.finalize()))
+
+    /// Adds cells.
+    ///
+    /// It is an error if their type has no encoding.
+    pub fn update(&mut self, cells: &dyn Array) -> Result<()> {
+        let encoder = Encoder::new(cells)?;
+        for row in 0..cells.len() {
+            encoder.encode(row, &mut self.piece);
+            if self.piece.len() >= HASH_PIECE_BYTES {
+                self.hasher.update(&self.piece);
+                self.piece.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// The digest of all cells that came.
+    pub fn finish(mut self) -> Digest {
+        self.hasher.update(&self.piece);
+        Digest::from(self.hasher.finalize())
+    }
 }
 
 /// The keyed digest of a JSON value in `domain`; the order of an object's names does not matter.

@@ -7,22 +7,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use argent_cache::lock::Lock;
 use argent_cache::{Digest, Manifest, Stats, Store, TableRecord};
-use arrow::array::RecordBatch;
 
 use crate::decide::{Decider, Decision, Result, Work};
 use crate::engine::{End, main_rows};
 use crate::event::Event;
-use crate::forgotten::{admitted, storable};
-use crate::io::{Damage, Io, Pending, fault_batch};
+use crate::forgotten::storable;
+use crate::io::{Damage, Io, Share, fault_batch};
 use crate::operator::{Kind, Price};
 use crate::pipeline::Node;
 use crate::pools::Slot;
 use crate::recipe;
 use crate::rows::RowWork;
-use crate::table;
+use crate::table::{self, Rows};
 
 /// What became of a step.
 pub(crate) enum Made {
@@ -134,17 +133,31 @@ impl<'a> Decider<'a> {
         let rows = work.rows.as_ref().map(|r| r.counts().1);
         self.engine.tell(node, Event::Running { step: node.name.clone(), rows, why: work.why.clone() });
         let mut io = self.window(node, work, terms)?;
-        if work.rows.as_ref().is_none_or(|r| !r.pending.is_empty()) {
-            let done = node.operator.run(&mut io);
+        let made =
+            self.operate(node, work, &mut io).and_then(|()| self.publish(node, work, &mut io, started));
+        made.map_err(|error| Failure { error, stats: io.stats.clone() })
+    }
+
+    /// Has the operator do its work: of a row operator window by window.
+    fn operate(&self, node: &Node, work: &Work, io: &mut Io) -> anyhow::Result<()> {
+        let operate = |io: &mut Io| {
+            let done = node.operator.run(io);
             // Whatever the operator made of it: rows that met a damaged file are to be done again.
-            let done = io.damage.found().map_or(done, |damaged| Err(damaged.into()));
+            io.damage.found().map_or(done, |damaged| Err(damaged.into()))
+        };
+        let Some(rows) = &work.rows else {
             // A mistake that an interruption hides shows again when the step is not interrupted.
-            let cut_off = work.rows.is_none() && io.cancelled();
-            let done = done.map_err(|error| if cut_off { Interrupted(CUT_OFF).into() } else { error });
-            done.map_err(|error| Failure { error, stats: io.stats.clone() })?;
+            return operate(io)
+                .map_err(|error| if io.cancelled() { Interrupted(CUT_OFF).into() } else { error });
+        };
+        for window in rows.windows() {
+            io.open(window?, rows.pending() as u64);
+            operate(io)?;
+            if io.stopped.is_some() || io.cancelled() {
+                break;
+            }
         }
-        let stats = |io: &Io| io.stats.clone();
-        self.publish(node, work, &mut io, started).map_err(|error| Failure { error, stats: stats(&io) })
+        Ok(())
     }
 
     fn publish(&self, node: &Node, work: &Work, io: &mut Io, started: Instant) -> anyhow::Result<Made> {
@@ -189,36 +202,30 @@ impl<'a> Decider<'a> {
     ) -> anyhow::Result<(BTreeMap<String, TableRecord>, u64)> {
         let store = self.engine.store;
         let mut outputs = BTreeMap::new();
-        let mut put = |name: &str, batch: RecordBatch, keys: &[String]| -> anyhow::Result<()> {
-            outputs.insert(name.to_owned(), store.put_table(&storable(store, name, batch)?, keys)?);
-            Ok(())
-        };
         let mut pending = 0;
-        let main_keys = &node.signature.main().keys;
         if let Some(rows) = &work.rows {
-            let window = io.pending.take().context("a row operator has a window")?;
-            window.memo.sync()?;
-            let table = rows.assemble(node, &window)?;
-            pending = table.pending;
-            io.stats.failed = table.failed;
-            io.stats.retryable = table.retryable;
+            rows.sync()?;
+            let made = rows.assemble(node, store, &io.take_failed())?;
+            pending = made.counts.pending;
+            io.stats.failed = made.counts.failed;
+            io.stats.retryable = made.counts.retryable;
             io.stats.made = rows.counts().1 - pending;
             io.stats.reused = rows.counts().0 - rows.counts().1;
-            node.operator.finish(&table.main, io)?;
-            put("", table.main, main_keys)?;
-            put("errors", table.errors, &[])?;
-            window.memo.seal()?;
+            let main = made.main.finish()?;
+            node.operator.finish(&Rows::new(store, &main), io)?;
+            outputs.insert(String::new(), main);
+            outputs.insert("errors".to_owned(), made.errors.finish()?);
+            rows.seal()?;
         } else {
             let main = io.emitted("")?;
-            let main = admitted(io, main)?;
-            io.stats.made = main.num_rows() as u64;
-            put("", main, main_keys)?;
-            let faults = fault_batch(&mut io.faults)?;
+            io.stats.made = main.rows();
+            outputs.insert(String::new(), main.finish()?);
+            let faults = storable(store, "errors", fault_batch(io)?)?;
             io.stats.failed = faults.num_rows() as u64;
-            put("errors", faults, &[])?;
+            outputs.insert("errors".to_owned(), store.put_table(&faults, &[])?);
         }
-        for (name, output) in node.signature.outputs.iter().filter(|(name, _)| !name.is_empty()) {
-            put(name, io.emitted(name)?, &output.keys)?;
+        for name in node.signature.outputs.keys().filter(|name| !name.is_empty()) {
+            outputs.insert(name.clone(), io.emitted(name)?.finish()?);
         }
         Ok((outputs, pending))
     }
@@ -234,16 +241,18 @@ impl<'a> Decider<'a> {
                 inputs.insert(port.clone(), table.read(store, &seen_columns(node, port))?);
             }
         }
-        let pending: Option<Pending> = work.rows.as_ref().map(RowWork::window).transpose()?;
+        let outputs = node.signature.outputs.iter();
         Ok(Io {
             step: node.name.clone(),
             store,
             folder: engine.pipeline.folder.clone(),
             inputs,
             on: node.inputs.iter().map(|i| (i.port.clone(), i.on.clone())).collect(),
-            schemas: node.signature.outputs.iter().map(|(n, o)| (n.clone(), o.schema.clone())).collect(),
+            outputs: outputs.map(|(name, output)| (name.clone(), output.clone())).collect(),
             emitted: BTreeMap::new(),
-            pending,
+            left_out: 0,
+            pending: None,
+            share: Share::default(),
             faults: Vec::new(),
             stats: Stats::default(),
             stopped: None,
@@ -260,7 +269,19 @@ impl<'a> Decider<'a> {
     pub(crate) fn price(&self, node: &Node, work: &Work) -> anyhow::Result<Option<Price>> {
         let Some(rows) = &work.rows else { return Ok(None) };
         let terms = Terms { slot: &Slot::default(), max_usd: self.engine.options.max_usd, lost: None };
-        node.operator.price(&rows.pending_rows()?, &self.window(node, work, &terms)?)
+        let io = self.window(node, work, &terms)?;
+        if rows.pending() == 0 {
+            return node.operator.price(&rows.nothing()?, &io);
+        }
+        let mut all: Option<Price> = None;
+        for window in rows.windows() {
+            let price = node.operator.price(&window?.rows, &io)?;
+            all = match (all, price) {
+                (Some(one), Some(other)) => Some(one.and(&other)),
+                (one, other) => one.or(other),
+            };
+        }
+        Ok(all)
     }
 
     /// Lets a lost result be made again only where that costs nothing, or a limit allows it to.

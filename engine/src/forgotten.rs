@@ -10,7 +10,6 @@ use arrow::compute::{cast, filter_record_batch, not};
 use arrow::datatypes::DataType;
 
 use crate::column;
-use crate::io::Io;
 
 /// The kind of the error rows that stand for rows of forgotten subjects. They name nobody.
 pub(crate) const FORGOTTEN: &str = "forgotten";
@@ -48,17 +47,6 @@ pub(crate) fn forgotten_rows(tombstones: &Tombstones, rows: &RecordBatch) -> any
         }
     }
     Ok(found)
-}
-
-/// The rows that name nobody who was forgotten; rows left out of an operator's main table are noted as a fault.
-pub(crate) fn admitted(io: &mut Io, rows: RecordBatch) -> anyhow::Result<RecordBatch> {
-    let found = forgotten_rows(&*io.store.tombstones()?, &rows)?;
-    let count = found.iter().filter(|found| **found).count();
-    if count == 0 {
-        return Ok(rows);
-    }
-    io.fault("", "", FORGOTTEN, format!("rows left out: {count}; {REASON}"));
-    without(&rows, &found)
 }
 
 /// A table as it may be stored: without rows of the forgotten, and of error rows without what names them.

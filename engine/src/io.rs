@@ -9,6 +9,7 @@ use anyhow::{Context, bail, ensure};
 use argent_cache::encoding::RowEncoder;
 use argent_cache::keys::row_error_key;
 use argent_cache::lock::Lock;
+use argent_cache::table::TableWriter;
 use argent_cache::{BlobError, Digest, Memo, Stats, Store};
 use arrow::array::{BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, SchemaRef};
@@ -16,7 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::column;
 use crate::event::Event;
-use crate::forgotten::{FORGOTTEN, REASON, forgotten_rows};
+use crate::forgotten::{FORGOTTEN, REASON, forgotten_rows, storable};
+use crate::operator::Output;
 
 /// What an operator sees of the world while it works.
 pub struct Io<'a> {
@@ -25,9 +27,12 @@ pub struct Io<'a> {
     pub(crate) folder: PathBuf,
     pub(crate) inputs: BTreeMap<String, RecordBatch>,
     pub(crate) on: BTreeMap<String, String>,
-    pub(crate) schemas: BTreeMap<String, SchemaRef>,
-    pub(crate) emitted: BTreeMap<String, Vec<RecordBatch>>,
+    pub(crate) outputs: BTreeMap<String, Output>,
+    pub(crate) emitted: BTreeMap<String, TableWriter>,
+    /// How many rows of the main table were left out, because they name someone forgotten.
+    pub(crate) left_out: u64,
     pub(crate) pending: Option<Pending>,
+    pub(crate) share: Share,
     pub(crate) faults: Vec<Fault>,
     pub(crate) stats: Stats,
     pub(crate) stopped: Option<String>,
@@ -135,10 +140,15 @@ impl Io<'_> {
     /// # Errors
     /// When the operator has no such output.
     pub fn schema(&self, output: &str) -> anyhow::Result<SchemaRef> {
-        self.schemas.get(output).cloned().with_context(|| format!("the operator has no output `{output}`"))
+        Ok(SchemaRef::clone(&self.output(output)?.schema))
     }
 
-    /// Adds rows to an output; whole-table operators, and further outputs of row operators.
+    fn output(&self, name: &str) -> anyhow::Result<&Output> {
+        self.outputs.get(name).with_context(|| format!("the operator has no output `{name}`"))
+    }
+
+    /// Adds rows to an output, in any order and as many as there are: whole-table operators, and further outputs of
+    /// row operators.
     ///
     /// # Errors
     /// When the rows do not have the columns that the signature gave.
@@ -147,11 +157,33 @@ impl Io<'_> {
         let batch = RecordBatch::try_new(schema, batch.columns().to_vec()).with_context(|| {
             format!("output `{output}` does not have the columns that its signature gave")
         })?;
-        self.emitted.entry(output.to_owned()).or_default().push(batch);
-        Ok(())
+        let rows = batch.num_rows();
+        let batch = storable(self.store, output, batch)?;
+        if output.is_empty() {
+            self.left_out += (rows - batch.num_rows()) as u64;
+        }
+        if !self.emitted.contains_key(output) {
+            let writer = self.writer(output)?;
+            self.emitted.insert(output.to_owned(), writer);
+        }
+        let writer = self.emitted.get_mut(output).context("a table that is being written")?;
+        writer.write(batch)
     }
 
-    /// The distinct rows that a row operator is to answer for: the columns that it reads and sees.
+    /// Takes back all rows that were added to an output.
+    pub fn discard(&mut self, output: &str) {
+        self.emitted.remove(output);
+        if output.is_empty() {
+            self.left_out = 0;
+        }
+    }
+
+    fn writer(&self, output: &str) -> anyhow::Result<TableWriter> {
+        let Output { schema, keys } = self.output(output)?;
+        self.store.table_writer(schema, keys)
+    }
+
+    /// The distinct rows that a row operator is to answer for now: the columns that it reads and sees.
     ///
     /// # Panics
     /// When the operator is not a row operator.
@@ -219,7 +251,12 @@ impl Io<'_> {
 
     /// What the run may still spend on this step, in US dollars; none: no limit.
     pub fn max_usd(&self) -> Option<f64> {
-        self.max_usd
+        self.max_usd.map(|usd| (usd - self.spent_usd()).max(0.0))
+    }
+
+    /// What this run of the step has cost so far, in US dollars, as far as prices are known.
+    pub fn spent_usd(&self) -> f64 {
+        self.stats.usd.unwrap_or(0.0)
     }
 
     /// Whether rows whose failure is remembered are to be tried again.
@@ -308,6 +345,7 @@ impl Io<'_> {
 
     /// Tells how far the step is.
     pub fn progress(&self, done: u64, total: u64, note: impl Into<String>) {
+        let (done, total) = self.share.of_all(done, total);
         (self.events)(Event::Progress { step: self.step.clone(), done, total, note: note.into() });
     }
 
@@ -316,10 +354,41 @@ impl Io<'_> {
         self.cancelled.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn emitted(&mut self, output: &str) -> anyhow::Result<RecordBatch> {
-        let schema = self.schema(output)?;
-        let batches = self.emitted.remove(output).unwrap_or_default();
-        Ok(arrow::compute::concat_batches(&schema, &batches)?)
+    /// The rows of an output.
+    pub(crate) fn emitted(&mut self, output: &str) -> anyhow::Result<TableWriter> {
+        self.emitted.remove(output).map_or_else(|| self.writer(output), Ok)
+    }
+
+    /// Puts other pending rows before the operator, of `all` that there are.
+    pub(crate) fn open(&mut self, mut window: Pending, all: u64) {
+        let before = self.pending.take();
+        let rows = window.keys.len() as u64;
+        self.share = Share { before: self.share.before + self.share.rows, rows, all };
+        window.failed = before.map(|before| before.failed).unwrap_or_default();
+        self.pending = Some(window);
+    }
+
+    /// The rows that failed for now, of all windows.
+    pub(crate) fn take_failed(&mut self) -> HashMap<Digest, RowError> {
+        self.pending.take().map(|window| window.failed).unwrap_or_default()
+    }
+}
+
+/// Which of all pending rows are before the operator.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Share {
+    before: u64,
+    rows: u64,
+    all: u64,
+}
+
+impl Share {
+    /// What was done of the rows at hand, as rows of all where these are not all.
+    fn of_all(&self, done: u64, total: u64) -> (u64, u64) {
+        if self.rows == self.all || total == 0 {
+            return (done, total);
+        }
+        (self.before + (done as f64 / total as f64 * self.rows as f64) as u64, self.all)
     }
 }
 
@@ -367,7 +436,12 @@ pub(crate) fn row_error_fields() -> Vec<Field> {
     ]
 }
 
-pub(crate) fn fault_batch(faults: &mut Vec<Fault>) -> anyhow::Result<RecordBatch> {
+/// A whole-table operator's `errors` table.
+pub(crate) fn fault_batch(io: &mut Io) -> anyhow::Result<RecordBatch> {
+    if io.left_out > 0 {
+        io.fault("", "", FORGOTTEN, format!("rows left out: {}; {REASON}", io.left_out));
+    }
+    let faults = &mut io.faults;
     faults.sort();
     faults.dedup();
     let text = |f: fn(&Fault) -> &str| Arc::new(StringArray::from_iter_values(faults.iter().map(f)));

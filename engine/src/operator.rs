@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::column;
 use crate::io::Io;
+use crate::table::Rows;
 
 /// The schema extension that keeps a parameter out of the key; its value is the reason.
 pub const NOT_IN_KEY: &str = "x-not-in-key";
@@ -46,7 +47,8 @@ pub trait Operator: Send + Sync {
     /// Every problem of the parameters against the inputs, not only the first.
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>>;
 
-    /// Does the work. A row operator answers for each of [`Io::rows`]; any other emits whole tables.
+    /// Does the work. A row operator answers for each of [`Io::rows`], and is called again with the next of them
+    /// where they do not fit into memory together; any other emits whole tables.
     ///
     /// # Errors
     /// Only what stops the whole step; what concerns one row is an error row ([`Io::refuse`]).
@@ -56,7 +58,7 @@ pub trait Operator: Send + Sync {
     ///
     /// # Errors
     /// As [`Operator::run`].
-    fn finish(&self, _main: &arrow::array::RecordBatch, _io: &mut Io) -> anyhow::Result<()> {
+    fn finish(&self, _main: &Rows, _io: &mut Io) -> anyhow::Result<()> {
         Ok(())
     }
 
@@ -81,7 +83,8 @@ pub trait Operator: Send + Sync {
         Vec::new()
     }
 
-    /// The money and requests that `rows` (the pending rows) would cost, for the plan. Default: it is free.
+    /// The money and requests that `rows` (pending rows, perhaps not all of them) would cost, for the plan. Default:
+    /// it is free.
     ///
     /// # Errors
     /// When an estimate needs something that is not there.
@@ -112,6 +115,20 @@ pub struct Price {
     pub usd_min: Option<f64>,
     /// The most it may cost in US dollars; none where the price is not known.
     pub usd: Option<f64>,
+}
+
+impl Price {
+    /// The price of both; unknown where one of them is.
+    pub fn and(&self, other: &Price) -> Price {
+        let sum = |one: Option<f64>, other: Option<f64>| Some(one? + other?);
+        Price {
+            requests: self.requests + other.requests,
+            tokens_in: self.tokens_in + other.tokens_in,
+            tokens_out: self.tokens_out + other.tokens_out,
+            usd_min: sum(self.usd_min, other.usd_min),
+            usd: sum(self.usd, other.usd),
+        }
+    }
 }
 
 /// A table that an operator reads.

@@ -1,32 +1,36 @@
-//! Row operators: which rows are pending, and how the table is put together from answers.
+//! Row operators: which rows are pending, and what the operator sees of them.
 //!
 //! A row's key is the hash of the operator and of the cells that it reads, never of its id: equal rows are
 //! computed once. The memo keeps, by key, the operator's own output cells; ids and carried columns are joined
-//! back here.
+//! back by [`assemble`]. A table may be larger than memory: of each row only its key is held, and cells come
+//! and go with the chunk that they stand in.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+mod assemble;
+mod named;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use anyhow::Context;
 use argent_cache::action::MemoRecord;
-use argent_cache::encoding::{decode_rows, encode_rows};
 use argent_cache::keys::{row_error_key, row_keys};
-use argent_cache::{Digest, DigestMap, DigestSet, Memo, Secret, Store};
-use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, UInt64Array};
-use arrow::compute::{filter_record_batch, take, take_record_batch};
+use argent_cache::{Digest, DigestSet, Memo, Secret, Store, TableRecord};
+use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::{Schema, SchemaRef};
 
 use crate::column;
-use crate::forgotten::{FORGOTTEN, REASON, forgotten_rows};
-use crate::io::{Pending, RowError, row_error_columns, row_error_fields, shared_memo};
+use crate::forgotten::forgotten_rows;
+use crate::io::{Pending, row_error_fields};
 use crate::pipeline::Node;
 use crate::table::Table;
+use named::Named;
 
 /// The rows of a row operator's input, with their keys.
 pub(crate) struct RowWork {
-    /// All rows: carried, read and seen columns.
-    input: RecordBatch,
+    source: Source,
+    /// The columns of the source: carried, read and seen ones.
+    schema: SchemaRef,
     /// The places of the read and seen columns: all that the operator may look at.
     shown: Vec<usize>,
     secret: Secret,
@@ -35,8 +39,10 @@ pub(crate) struct RowWork {
     forgotten: Vec<bool>,
     memo: Arc<Memo>,
     record: MemoRecord,
+    /// Whether the key of an output row tells which input row it is of, so that no two can have the same.
+    keys_tell_rows: bool,
     /// The first row of each distinct key that has no answer yet.
-    pub(crate) pending: Vec<usize>,
+    pending: Vec<usize>,
 }
 
 impl RowWork {
@@ -50,27 +56,36 @@ impl RowWork {
         retry_errors: bool,
     ) -> anyhow::Result<RowWork> {
         let reads = node.signature.reads.get(port).cloned().unwrap_or_default();
-        let input = table.read(store, &wanted_columns(node, port))?;
-        let read: Vec<ArrayRef> = reads
-            .iter()
-            .map(|name| input.column_by_name(name).cloned().with_context(|| format!("no column `{name}`")))
-            .collect::<anyhow::Result<_>>()?;
-        let keys = row_keys(store.secret(), operator, &read, input.num_rows())?;
+        let source = Source::new(store, table, wanted_columns(node, port))?;
+        let (mut keys, mut forgotten) = (Vec::new(), Vec::new());
+        let (mut schema, tombstones) = (None, store.tombstones()?);
+        for chunk in source.chunks() {
+            let chunk = chunk?;
+            let read =
+                reads.iter().map(|name| column_of(&chunk, name)).collect::<anyhow::Result<Vec<_>>>()?;
+            keys.extend(row_keys(store.secret(), operator, &read, chunk.num_rows())?);
+            forgotten.extend(forgotten_rows(&tombstones, &chunk)?);
+            schema = Some(chunk.schema());
+        }
+        let schema = schema.context("a table has a part, even without rows")?;
         let memo = Arc::new(store.memo(operator)?);
-        let forgotten = forgotten_rows(&*store.tombstones()?, &input)?;
         let mut seen = DigestSet::with_capacity_and_hasher(keys.len(), Default::default());
         let admitted = (0..keys.len()).filter(|row| !forgotten[*row]);
         let distinct: Vec<usize> = admitted.filter(|row| seen.insert(keys[*row])).collect();
         drop(seen);
-        let wanted: Vec<Digest> = distinct.iter().map(|row| keys[*row]).collect();
-        let answered = Named::new(node, store)?.answered(&memo, &wanted)?;
-        let failed = |row: &usize| memo.contains(&row_error_key(store.secret(), &keys[*row]));
-        let unanswered = distinct.into_iter().zip(answered).filter(|(_, there)| !there).map(|(row, _)| row);
-        let pending = unanswered.filter(|row| retry_errors || !failed(row)).collect();
+        let named = Named::new(node, store)?;
+        let mut pending = Vec::new();
+        for rows in distinct.chunks(KEYS_AT_ONCE) {
+            let wanted: Vec<Digest> = rows.iter().map(|row| keys[*row]).collect();
+            let answered = named.answered(&memo, &wanted)?;
+            let failed = |row: &usize| memo.contains(&row_error_key(store.secret(), &keys[*row]));
+            let unanswered = rows.iter().zip(answered).filter(|(_, there)| !there).map(|(row, _)| *row);
+            pending.extend(unanswered.filter(|row| retry_errors || !failed(row)));
+        }
         let record = MemoRecord { operator: *operator, port: port.to_owned(), columns: reads };
-        let shown = shown_places(node, port, &input)?;
-        let secret = store.secret().clone();
-        Ok(RowWork { shown, input, secret, keys, forgotten, memo, record, pending })
+        let (shown, secret) = (shown_places(node, port, &schema), store.secret().clone());
+        let keys_tell_rows = keys_tell_rows(node, table);
+        Ok(RowWork { source, schema, shown, secret, keys, forgotten, memo, record, keys_tell_rows, pending })
     }
 
     /// How many input rows there are, and how many of them wait for an answer.
@@ -85,156 +100,96 @@ impl RowWork {
         self.record.clone()
     }
 
-    /// The pending rows themselves.
-    pub(crate) fn pending_rows(&self) -> anyhow::Result<RecordBatch> {
-        let places = UInt64Array::from_iter_values(self.pending.iter().map(|row| *row as u64));
-        Ok(take_record_batch(&self.input.project(&self.shown)?, &places)?)
+    /// How many distinct rows wait for an answer.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
     }
 
-    /// The operator's window on the pending rows.
-    pub(crate) fn window(&self) -> anyhow::Result<Pending> {
-        Ok(Pending {
-            rows: self.pending_rows()?,
-            keys: self.pending.iter().map(|row| self.keys[*row]).collect(),
-            memo: Arc::clone(&self.memo),
-            failed: std::collections::HashMap::new(),
+    /// A table of pending rows that has none.
+    pub(crate) fn nothing(&self) -> anyhow::Result<RecordBatch> {
+        Ok(RecordBatch::new_empty(Arc::new(self.schema.project(&self.shown)?)))
+    }
+
+    /// Makes all answers durable.
+    pub(crate) fn sync(&self) -> anyhow::Result<()> {
+        self.memo.sync()
+    }
+
+    /// Makes the answers' journals a segment.
+    pub(crate) fn seal(&self) -> anyhow::Result<()> {
+        self.memo.seal()
+    }
+
+    /// The operator's windows on the pending rows, one after the other: all of them in one, unless the table is
+    /// read piece by piece.
+    pub(crate) fn windows(&self) -> impl Iterator<Item = anyhow::Result<Pending>> {
+        let mut left = self.pending.as_slice();
+        let mut first_row = 0;
+        // Nothing is read for nothing.
+        let chunks = (!left.is_empty()).then(|| self.source.chunks()).into_iter().flatten();
+        chunks.filter_map(move |chunk| {
+            let window = chunk.and_then(|chunk| {
+                let start = first_row;
+                first_row += chunk.num_rows();
+                let here;
+                (here, left) = left.split_at(left.partition_point(|row| *row < first_row));
+                if here.is_empty() { Ok(None) } else { self.window(&chunk, start, here).map(Some) }
+            });
+            window.transpose()
         })
     }
 
-    /// Puts the step's table together: for each input row its carried cells and its answer.
-    pub(crate) fn assemble(&self, node: &Node, window: &Pending) -> anyhow::Result<Assembled> {
-        let schema = &node.signature.main().schema;
-        let stand_in =
-            node.operator.failed_rows(schema)?.map(|b| encode_rows(&b, 0, b.num_rows())).transpose()?;
-        let mut values: Vec<Vec<u8>> = Vec::new();
-        let mut answered: Vec<u64> = Vec::new();
-        let mut failed: Vec<(u64, RowError)> = Vec::new();
-        let mut pending = 0;
-        let answers = self.memo.get_many(&self.keys)?;
-        for (row, answer) in answers.into_iter().enumerate() {
-            match self.outcome(row, answer, window)? {
-                RowOutcome::Answered(value) => {
-                    answered.push(row as u64);
-                    values.push(value);
-                }
-                RowOutcome::Failed(error) => {
-                    failed.push((row as u64, error));
-                    if let Some(value) = &stand_in {
-                        answered.push(row as u64);
-                        values.push(value.clone());
-                    }
-                }
-                RowOutcome::Pending => pending += 1,
+    fn window(&self, chunk: &RecordBatch, first_row: usize, rows: &[usize]) -> anyhow::Result<Pending> {
+        let places = UInt64Array::from_iter_values(rows.iter().map(|row| (*row - first_row) as u64));
+        Ok(Pending {
+            rows: take_record_batch(&chunk.project(&self.shown)?, &places)?,
+            keys: rows.iter().map(|row| self.keys[*row]).collect(),
+            memo: Arc::clone(&self.memo),
+            failed: HashMap::new(),
+        })
+    }
+}
+
+/// So many answers are looked at together where it matters what they name.
+const KEYS_AT_ONCE: usize = 1 << 16;
+
+/// Where the input rows come from, as often as they are asked for.
+enum Source {
+    /// A table of one piece, which is read once.
+    Held(RecordBatch),
+    /// A table that is read piece by piece.
+    Stored { store: Store, table: TableRecord, columns: Vec<String> },
+}
+
+impl Source {
+    fn new(store: &Store, table: &Table, columns: Vec<String>) -> anyhow::Result<Source> {
+        Ok(match table {
+            Table::Stored(record) if !record.is_one_chunk() => {
+                Source::Stored { store: store.clone(), table: record.clone(), columns }
+            }
+            small => Source::Held(small.read(store, &columns)?),
+        })
+    }
+
+    fn chunks(&self) -> Box<dyn Iterator<Item = anyhow::Result<RecordBatch>> + '_> {
+        match self {
+            Source::Held(batch) => Box::new(std::iter::once(Ok(batch.clone()))),
+            Source::Stored { store, table, columns } => {
+                let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+                Box::new(store.table_chunks(table, &columns))
             }
         }
-        let (own, lengths) = decode_rows(schema, values.iter().map(Vec::as_slice))?;
-        let places: Vec<u64> =
-            answered.iter().zip(&lengths).flat_map(|(row, n)| std::iter::repeat_n(*row, *n)).collect();
-        let taken = UInt64Array::from_iter_values(places.iter().copied());
-        let mut columns = self.carried(node, &taken)?;
-        columns.extend(own.columns().iter().cloned());
-        let main = RecordBatch::try_new(main_schema(node, &self.input.schema()), columns)?;
-        let conflicts = conflicts(&self.secret, &main, &places, &node.signature.main().keys)?;
-        let main = without(&main, &places, &conflicts)?;
-        let names = node.signature.main().keys.join(", ");
-        let conflict = RowError::lasting(
-            "conflict",
-            format!("another input row gives the same {names}; none of them is kept"),
-        );
-        failed.extend(conflicts.into_iter().map(|row| (row, conflict.clone())));
-        let errors = self.errors(node, &failed)?;
-        let retryable = failed.iter().filter(|(_, e)| e.retryable).count() as u64;
-        Ok(Assembled { main, errors, failed: failed.len() as u64, retryable, pending })
-    }
-
-    fn outcome(&self, row: usize, answer: Option<Vec<u8>>, window: &Pending) -> anyhow::Result<RowOutcome> {
-        if self.forgotten[row] {
-            return Ok(RowOutcome::Failed(RowError::lasting(FORGOTTEN, REASON)));
-        }
-        if let Some(value) = answer {
-            return Ok(RowOutcome::Answered(value));
-        }
-        if let Some(error) = window.failed.get(&self.keys[row]) {
-            return Ok(RowOutcome::Failed(error.clone()));
-        }
-        match self.memo.get(&row_error_key(&self.secret, &self.keys[row]))? {
-            Some(error) => Ok(RowOutcome::Failed(serde_json::from_slice(&error)?)),
-            None => Ok(RowOutcome::Pending),
-        }
-    }
-
-    fn errors(&self, node: &Node, failed: &[(u64, RowError)]) -> anyhow::Result<RecordBatch> {
-        let places = UInt64Array::from_iter_values(failed.iter().map(|(row, _)| *row));
-        let mut columns = self.named(node, &places)?;
-        columns.extend(row_error_columns(&failed.iter().map(|(_, e)| e).collect::<Vec<_>>()));
-        Ok(RecordBatch::try_new(error_schema(node, &self.input.schema()), columns)?)
-    }
-
-    fn carried(&self, node: &Node, places: &UInt64Array) -> anyhow::Result<Vec<ArrayRef>> {
-        self.taken(&node.signature.carries, places)
-    }
-
-    fn named(&self, node: &Node, places: &UInt64Array) -> anyhow::Result<Vec<ArrayRef>> {
-        self.taken(&naming_columns(node, &self.input.schema()), places)
-    }
-
-    fn taken(&self, names: &[String], places: &UInt64Array) -> anyhow::Result<Vec<ArrayRef>> {
-        let column = |name: &String| -> anyhow::Result<ArrayRef> {
-            let column = self.input.column_by_name(name).with_context(|| format!("no column `{name}`"))?;
-            Ok(take(column.as_ref(), places, None)?)
-        };
-        names.iter().map(column).collect()
     }
 }
 
-/// The input rows whose output rows have the key of another input row's.
-fn conflicts(
-    secret: &Secret,
-    main: &RecordBatch,
-    places: &[u64],
-    keys: &[String],
-) -> anyhow::Result<BTreeSet<u64>> {
-    let columns: Vec<usize> = keys.iter().map(|k| main.schema().index_of(k)).collect::<Result<_, _>>()?;
-    let mut conflicts = BTreeSet::new();
-    if columns.is_empty() {
-        return Ok(conflicts);
-    }
-    let domain = secret.digest("argent output key", b"");
-    let names = row_keys(secret, &domain, main.project(&columns)?.columns(), main.num_rows())?;
-    let mut first: DigestMap<u64> = DigestMap::with_capacity_and_hasher(names.len(), Default::default());
-    for (name, place) in names.into_iter().zip(places) {
-        match first.entry(name) {
-            Entry::Vacant(free) => drop(free.insert(*place)),
-            Entry::Occupied(taken) if taken.get() == place => {}
-            Entry::Occupied(taken) => conflicts.extend([*taken.get(), *place]),
-        }
-    }
-    Ok(conflicts)
+fn column_of(chunk: &RecordBatch, name: &str) -> anyhow::Result<ArrayRef> {
+    chunk.column_by_name(name).cloned().with_context(|| format!("no column `{name}`"))
 }
 
-/// The output rows of all input rows but these.
-fn without(main: &RecordBatch, places: &[u64], rows: &BTreeSet<u64>) -> anyhow::Result<RecordBatch> {
-    if rows.is_empty() {
-        return Ok(main.clone());
-    }
-    let kept: BooleanArray = places.iter().map(|place| Some(!rows.contains(place))).collect();
-    Ok(filter_record_batch(main, &kept)?)
-}
-
-/// What there is for one input row.
-enum RowOutcome {
-    Answered(Vec<u8>),
-    Failed(RowError),
-    Pending,
-}
-
-/// A row operator's tables, put together.
-pub(crate) struct Assembled {
-    pub(crate) main: RecordBatch,
-    pub(crate) errors: RecordBatch,
-    pub(crate) failed: u64,
-    pub(crate) retryable: u64,
-    pub(crate) pending: u64,
+/// Whether an input row's key is carried into the key of each of its output rows.
+fn keys_tell_rows(node: &Node, table: &Table) -> bool {
+    let (carried, out) = (&node.signature.carries, &node.signature.main().keys);
+    !table.keys().is_empty() && table.keys().iter().all(|key| carried.contains(key) && out.contains(key))
 }
 
 /// The main table of a row operator: the carried columns, then its own.
@@ -248,7 +203,7 @@ pub(crate) fn full_schema(carries: &[String], input: &Schema, own: &Schema) -> S
     column::schema(carried.chain(own.fields().iter().map(|f| f.as_ref().clone())))
 }
 
-fn error_schema(node: &Node, input: &Schema) -> SchemaRef {
+pub(crate) fn error_schema(node: &Node, input: &Schema) -> SchemaRef {
     let names = naming_columns(node, input);
     column::schema(
         names.iter().filter_map(|n| input.field_with_name(n).ok().cloned()).chain(row_error_fields()),
@@ -288,16 +243,11 @@ fn wanted_columns(node: &Node, port: &str) -> Vec<String> {
 }
 
 /// The places of the columns that the operator may look at: carried ids are in no row key.
-fn shown_places(node: &Node, port: &str, input: &RecordBatch) -> anyhow::Result<Vec<usize>> {
+fn shown_places(node: &Node, port: &str, schema: &Schema) -> Vec<usize> {
     let of = |columns: &BTreeMap<String, Vec<String>>| columns.get(port).cloned().unwrap_or_default();
     let (read, seen) = (of(&node.signature.reads), of(&node.signature.sees));
-    let schema = input.schema();
-    let names = schema.fields().iter().map(|f| f.name());
-    Ok(names
-        .enumerate()
-        .filter(|(_, n)| read.contains(n) || seen.contains(n))
-        .map(|(place, _)| place)
-        .collect())
+    let names = schema.fields().iter().map(|f| f.name()).enumerate();
+    names.filter(|(_, n)| read.contains(n) || seen.contains(n)).map(|(place, _)| place).collect()
 }
 
 /// The digests of the columns that decide a row operator's table: carried and read ones.
@@ -305,50 +255,4 @@ pub(crate) fn keyed_columns(node: &Node, port: &str) -> Vec<String> {
     let mut names: BTreeMap<&String, ()> = node.signature.carries.iter().map(|n| (n, ())).collect();
     names.extend(node.signature.reads.get(port).into_iter().flatten().map(|n| (n, ())));
     names.into_keys().cloned().collect()
-}
-
-/// What remembered answers name outside of their memo: an answer counts only while all of it is still there.
-struct Named<'a> {
-    store: &'a Store,
-    schema: &'a SchemaRef,
-    /// The columns of digests of side files.
-    files: Vec<usize>,
-    /// The column of keys in a shared memo, and that memo.
-    shared: Option<(usize, Memo)>,
-}
-
-impl Named<'_> {
-    fn new<'a>(node: &'a Node, store: &'a Store) -> anyhow::Result<Named<'a>> {
-        let schema = &node.signature.main().schema;
-        let fields = schema.fields().iter().enumerate();
-        let files = fields.filter(|(_, f)| column::has_role(f, "file")).map(|(place, _)| place).collect();
-        let shared = match node.operator.shared_keys() {
-            Some((column, memo)) => Some((schema.index_of(column)?, store.memo(&shared_memo(store, memo))?)),
-            None => None,
-        };
-        Ok(Named { store, schema, files, shared })
-    }
-
-    /// For each key, whether the memo holds an answer and all that it names is there.
-    fn answered(&self, memo: &Memo, keys: &[Digest]) -> anyhow::Result<Vec<bool>> {
-        if self.files.is_empty() && self.shared.is_none() {
-            return Ok(keys.iter().map(|key| memo.contains(key)).collect());
-        }
-        let answers = memo.get_many(keys)?;
-        answers.iter().map(|answer| answer.as_ref().map_or(Ok(false), |value| self.is_there(value))).collect()
-    }
-
-    fn is_there(&self, answer: &[u8]) -> anyhow::Result<bool> {
-        let (rows, _) = decode_rows(self.schema, [answer])?;
-        let digests = |column: usize| -> anyhow::Result<Vec<Digest>> {
-            rows.column(column).as_string::<i32>().iter().flatten().map(str::parse).collect()
-        };
-        for column in &self.files {
-            if !digests(*column)?.iter().all(|digest| self.store.has(digest)) {
-                return Ok(false);
-            }
-        }
-        let Some((column, shared)) = &self.shared else { return Ok(true) };
-        Ok(digests(*column)?.iter().all(|key| shared.contains(key)))
-    }
 }

@@ -89,6 +89,23 @@ impl Table {
     }
 }
 
+/// The rows of a finished table, which need not fit into memory together.
+pub struct Rows<'a> {
+    store: &'a Store,
+    table: &'a TableRecord,
+}
+
+impl<'a> Rows<'a> {
+    pub(crate) fn new(store: &'a Store, table: &'a TableRecord) -> Rows<'a> {
+        Rows { store, table }
+    }
+
+    /// These columns, piece by piece.
+    pub fn chunks(&self, columns: &[&str]) -> impl Iterator<Item = anyhow::Result<RecordBatch>> + 'a {
+        self.store.table_chunks(self.table, columns)
+    }
+}
+
 /// The stored ones of a step's input tables, by port, without the lists of their side files, which their
 /// makers' manifests hold.
 pub fn stored(inputs: &BTreeMap<String, Table>) -> BTreeMap<String, TableRecord> {

@@ -7,46 +7,42 @@ use std::sync::Arc;
 use anyhow::Context;
 use argent_engine::operator::{FILES, nearest};
 use argent_engine::{Inputs, Io, Problem, table};
-use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringBuilder};
 use arrow::datatypes::SchemaRef;
 
 use crate::ids::IdReader;
 use crate::records::{self, Record, Records};
 
-/// Hands the files of the `files` port to `collect`, one after the other; records of theirs that do not read are
-/// error rows. A file that does not read at all fails the step: its rows are not known, so nothing else could
-/// stand for them.
+/// Hands the files of the `files` port to `collect`, one after the other. A file that does not read at all fails
+/// the step: its rows are not known, so nothing else could stand for them.
 ///
 /// # Errors
 /// When a file does not read, and what `collect` says.
 pub(crate) fn each_file(
     io: &mut Io,
-    mut collect: impl FnMut(&mut Io, File) -> anyhow::Result<()>,
+    mut collect: impl FnMut(&mut Io, &mut File) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let files = io.input(FILES)?.clone();
     let paths = files.column_by_name("path").context("files have paths")?.as_string::<i32>();
     let digests = files.column_by_name("digest").context("files have digests")?.as_string::<i32>();
     for row in 0..files.num_rows() {
         let path = io.source_file(paths.value(row), digests.value(row))?;
-        let records = records::read(&path, paths.value(row))
-            .with_context(|| format!("file {} of {} does not read", row + 1, files.num_rows()))?;
-        let file = File { number: row + 1, records };
-        for (line, reason) in &file.records.faults {
-            io.fault(FILES, &file.place(*line).to_string(), "unreadable", reason.as_str());
-        }
-        collect(io, file)?;
+        let does_not_read = || format!("file {} of {} does not read", row + 1, files.num_rows());
+        let records = records::open(&path, paths.value(row)).with_context(does_not_read)?;
+        collect(io, &mut File { number: row + 1, records, record: Record::default() })?;
     }
     Ok(())
 }
 
-/// A tabular file of the `files` port, read. Messages call it by its number, because paths may name patients.
+/// A tabular file of the `files` port. Messages call it by its number, because paths may name patients.
 pub(crate) struct File {
     number: usize,
-    pub(crate) records: Records,
+    records: Records,
+    record: Record,
 }
 
 /// Where a record stands.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     file: usize,
     line: u64,
@@ -67,9 +63,9 @@ impl fmt::Display for File {
 }
 
 impl File {
-    /// Where a record stands.
-    pub(crate) fn place(&self, line: u64) -> Place {
-        Place { file: self.number, line }
+    /// The column names.
+    pub(crate) fn columns(&self) -> &[String] {
+        &self.records.columns
     }
 
     /// The place of a column that a parameter names.
@@ -83,39 +79,80 @@ impl File {
         })
     }
 
-    /// The id of a record and the ids that follow from it; none where they do not read, which is an error row.
-    pub(crate) fn ids(
-        &self,
-        io: &mut Io,
-        reader: &IdReader,
-        id_column: usize,
-        record: &Record,
-    ) -> Option<Vec<String>> {
-        match reader.read(record.cells[id_column].as_deref().unwrap_or("")) {
+    /// Reads the next record, which [`File::record`] then gives; false at the end. Records that do not read are
+    /// error rows and left out.
+    ///
+    /// # Errors
+    /// When the file stops reading.
+    pub(crate) fn next(&mut self, io: &mut Io) -> anyhow::Result<bool> {
+        loop {
+            match self.records.read(&mut self.record).with_context(|| self.to_string())? {
+                Ok(more) => return Ok(more),
+                Err(fault) => {
+                    let place = Place { file: self.number, line: fault.line };
+                    io.fault(FILES, &place.to_string(), "unreadable", fault.reason);
+                }
+            }
+        }
+    }
+
+    /// The record that was read last.
+    pub(crate) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Where it stands.
+    pub(crate) fn place(&self) -> Place {
+        Place { file: self.number, line: self.record.line }
+    }
+
+    /// Its id and the ids that follow from it; none where they do not read, which is an error row.
+    pub(crate) fn ids(&self, io: &mut Io, reader: &IdReader, id_column: usize) -> Option<Vec<String>> {
+        match reader.read(self.record.cell(id_column).unwrap_or("")) {
             Ok(ids) => Some(ids),
             Err(reason) => {
-                io.fault(FILES, &self.place(record.line).to_string(), "id", reason);
+                io.fault(FILES, &self.place().to_string(), "id", reason);
                 None
             }
         }
     }
 }
 
-/// The cells of one row, in the order of the table's columns.
-pub(crate) type Cells = Vec<Option<String>>;
+/// Rows of text cells, as a table of text columns.
+pub(crate) struct RowsBuilder {
+    schema: SchemaRef,
+    columns: Vec<StringBuilder>,
+    bytes: usize,
+}
 
-/// A table of text columns from rows of cells.
-///
-/// # Errors
-/// When a cell is null where the schema wants text.
-pub(crate) fn batch(schema: SchemaRef, rows: &[Cells]) -> anyhow::Result<RecordBatch> {
-    let columns = (0..schema.fields().len())
-        .map(|column| {
-            let cells = rows.iter().map(|row| row[column].as_deref());
-            Arc::new(cells.collect::<StringArray>()) as ArrayRef
-        })
-        .collect();
-    Ok(RecordBatch::try_new(schema, columns)?)
+impl RowsBuilder {
+    pub(crate) fn new(schema: SchemaRef) -> RowsBuilder {
+        let columns = schema.fields().iter().map(|_| StringBuilder::new()).collect();
+        RowsBuilder { schema, columns, bytes: 0 }
+    }
+
+    /// Adds a row; its cells stand in the order of the table's columns.
+    pub(crate) fn push(&mut self, cells: &[Option<&str>]) {
+        for (column, cell) in self.columns.iter_mut().zip(cells) {
+            column.append_option(*cell);
+            self.bytes += cell.map_or(0, str::len);
+        }
+    }
+
+    /// How much text there is.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The rows so far, which are then gone from here.
+    ///
+    /// # Errors
+    /// When a cell is null where the schema wants text.
+    pub(crate) fn take(&mut self) -> anyhow::Result<RecordBatch> {
+        self.bytes = 0;
+        let columns = self.columns.iter_mut().map(|column| Arc::new(column.finish()) as ArrayRef).collect();
+        Ok(RecordBatch::try_new(SchemaRef::clone(&self.schema), columns)?)
+    }
 }
 
 /// A problem for each column that the parameters name and that a file on disk does not have. Files that
@@ -139,8 +176,8 @@ pub(crate) fn missing_columns(
 
 fn missing_in(path: &Path, named: &[(Vec<String>, String)]) -> Vec<Problem> {
     let shown = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let columns = match records::header(path, &shown) {
-        Ok(columns) => columns,
+    let columns = match records::open(path, &shown) {
+        Ok(records) => records.columns,
         Err(error) => {
             return vec![Problem::at(["with", "path"], format!("`{shown}` does not read: {error:#}"))];
         }

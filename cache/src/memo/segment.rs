@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::journal::{CHECK_BYTES, Checker};
 use crate::digest::Digest;
-use crate::table::{ParquetFile, write_parquet};
+use crate::table::parquet_file::{ParquetFile, write_parquet};
 
 /// The ending of a segment's file name.
 pub(super) const SEGMENT_SUFFIX: &str = "parquet";

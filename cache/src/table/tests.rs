@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::sync::Arc;
 
 use arrow::array::{
-    BooleanArray, Date32Array, DictionaryArray, DurationSecondArray, FixedSizeListArray, Float32Array,
-    Float64Array, Int32Array, Int64Array, LargeStringArray, ListArray, NullArray, StringArray,
+    Array, ArrayRef, BooleanArray, Date32Array, DictionaryArray, DurationSecondArray, FixedSizeListArray,
+    Float32Array, Float64Array, Int32Array, Int64Array, LargeStringArray, ListArray, NullArray, StringArray,
     StringViewArray, StructArray, TimestampMillisecondArray, UInt64Array,
 };
-use arrow::datatypes::{Float32Type, Int8Type, Int32Type};
+use arrow::datatypes::{DataType, Field, Float32Type, Int8Type, Int32Type, Schema};
 
 use super::*;
 use crate::digest::Secret;
+use crate::store::BlobError;
 
 fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
@@ -186,23 +188,6 @@ fn a_changed_row_changes_one_part() {
 }
 
 #[test]
-fn parts_are_cut_where_keys_say() {
-    let mut digests: Vec<Digest> =
-        (0..10_000u32).map(|row| Digest(*blake3::hash(&row.to_le_bytes()).as_bytes())).collect();
-    let starts = part_starts(&digests, PART_BYTES / 100);
-    assert_eq!(starts[0], 0);
-    assert!((60..300).contains(&starts.len()), "{} parts of 64 rows", starts.len());
-    let moved: Vec<usize> = {
-        digests.remove(0);
-        part_starts(&digests, PART_BYTES / 100)
-    };
-    let shifted: Vec<usize> = starts.iter().skip(2).map(|start| start - 1).collect();
-    assert!(moved.ends_with(&shifted), "a row removed at the beginning moves no later cut");
-    assert_eq!(part_starts(&[], 0), [0]);
-    assert_eq!(part_starts(&[Digest([0; 32]); 5], PART_BYTES * 2), [0], "equal rows stay together");
-}
-
-#[test]
 fn side_files_are_collected_and_checked() {
     let (_folder, store) = store();
     let volume = store.put_bytes(b"voxels").unwrap();
@@ -254,4 +239,26 @@ fn the_users_files_are_read_and_written() {
     let error = read_parquet_file(&path).unwrap_err().to_string();
     assert_eq!(error, format!("cannot read {} as Parquet", path.display()));
     assert!(write_parquet_file(&folder.path().join("no/such/folder.parquet"), &batch).is_err());
+}
+
+#[test]
+fn a_table_is_read_piece_by_piece() {
+    let (_folder, store) = store();
+    let rows = 20_000;
+    let body = "x".repeat(16_000);
+    let ids: Vec<String> = (0..rows).map(|row| format!("{row:06}")).collect();
+    let text = Arc::new(StringArray::from_iter_values((0..rows).map(|_| &body)));
+    let whole = table(vec![("id", Arc::new(StringArray::from(ids))), ("text", text)]);
+    let record = store.put_table(&whole, &names(&["id"])).unwrap();
+    let chunks: Vec<RecordBatch> = store.table_chunks(&record, &["id"]).map(Result::unwrap).collect();
+    assert!(!record.is_one_chunk() && chunks.len() == record.parts.len().div_ceil(CHUNK_PARTS));
+    assert_eq!(concat_batches(chunks[0].schema_ref(), &chunks).unwrap(), whole.project(&[0]).unwrap());
+
+    fs::remove_file(store.path(&record.parts[CHUNK_PARTS]).unwrap()).unwrap();
+    let next = Store::open(store.root()).unwrap();
+    let mut chunks = next.table_chunks(&record, &["id"]);
+    assert!(chunks.next().unwrap().is_ok());
+    let error = chunks.next().unwrap().unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(BlobError::Missing(_))), "{error:#}");
+    assert!(chunks.next().is_none());
 }

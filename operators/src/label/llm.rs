@@ -5,12 +5,13 @@ mod purse;
 mod question;
 pub(crate) mod tries;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::Context;
 use argent_cache::Digest;
 use argent_engine::operator::{ConfigFiles, Price as PlannedPrice};
+use argent_engine::table::Rows;
 use argent_engine::{Inputs, Io, Operator, Port, Problem, RowError, Signature, column};
 use argent_llm::{Answer, Price, Usage};
 use argent_reports::Pack;
@@ -25,7 +26,7 @@ use crate::label::rules::{section_texts, sections, sections_of};
 use crate::label::{STATES, label_fields};
 use batch::Batch;
 use question::estimate;
-use tries::{ANSWERS, Kept, Outcome, kept, next_try};
+use tries::{ANSWERS, Outcome, kept, next_try};
 
 /// Labels reports by a language model: each report (or each report and finding) is asked once, and every
 /// answer is on disk before it is used. Requests are their own keys: equal ones are asked once across steps,
@@ -220,24 +221,29 @@ impl Operator for LabelLlm {
         batch.ask()
     }
 
-    fn finish(&self, main: &RecordBatch, io: &mut Io) -> anyhow::Result<()> {
+    fn finish(&self, main: &Rows, io: &mut Io) -> anyhow::Result<()> {
         let answers = io.memo(ANSWERS)?;
-        let calls = main.column_by_name("call").context("labels have calls")?.as_string::<i32>();
-        let mut distinct: Vec<&str> = calls.iter().flatten().collect();
-        distinct.sort_unstable();
-        distinct.dedup();
-        let kept: Vec<(&str, Kept)> = distinct
-            .into_iter()
-            .map(|call| {
-                let kept = kept(&answers, &call.parse()?)?.context("an answer is gone from the memo")?;
-                Ok((call, kept))
-            })
-            .collect::<anyhow::Result<_>>()?;
-        let answered = kept.iter().filter_map(|(call, kept)| match &kept.outcome {
-            Outcome::Answered(answer) => Some((*call, &kept.request, answer)),
-            Outcome::Failed(_) => None,
-        });
-        io.emit("calls", self.calls(io, &answered.collect::<Vec<_>>())?)
+        let mut calls: BTreeSet<Digest> = BTreeSet::new();
+        for labels in main.chunks(&["call"]) {
+            let labels = labels?;
+            // Labels of one report name one call, or few.
+            let named: HashSet<&str> = labels.column(0).as_string::<i32>().iter().flatten().collect();
+            for call in named {
+                calls.insert(call.parse()?);
+            }
+        }
+        let calls: Vec<Digest> = calls.into_iter().collect();
+        for calls in calls.chunks(CALLS_AT_ONCE) {
+            let mut answered = Vec::new();
+            for call in calls {
+                let kept = kept(&answers, call)?.context("an answer is gone from the memo")?;
+                if let Outcome::Answered(answer) = kept.outcome {
+                    answered.push((call.to_string(), kept.request, answer));
+                }
+            }
+            io.emit("calls", self.calls(io, &answered)?)?;
+        }
+        Ok(())
     }
 
     fn shared_keys(&self) -> Option<(&'static str, &'static str)> {
@@ -275,6 +281,9 @@ impl Operator for LabelLlm {
         Ok(Some(PlannedPrice { requests: asked.len() as u64, tokens_in, tokens_out, usd_min, usd }))
     }
 }
+
+/// So many answers are in memory at a time when the table of calls is made.
+const CALLS_AT_ONCE: usize = 4096;
 
 /// The bounds of true token counts around [`estimate_tokens`](argent_llm::estimate_tokens), for text and JSON
 /// together.
@@ -342,7 +351,7 @@ impl LabelLlm {
         section_texts(&rows.project(&places)?)
     }
 
-    fn calls(&self, io: &Io, answered: &[(&str, &Value, &Answer)]) -> anyhow::Result<RecordBatch> {
+    fn calls(&self, io: &Io, answered: &[(String, Value, Answer)]) -> anyhow::Result<RecordBatch> {
         let prompt = io.question_key(&json!(self.loaded().template)).to_string();
         let usages: Vec<Option<Usage>> = answered.iter().map(|(_, _, answer)| answer.usage).collect();
         let whole = |f: fn(&Usage) -> u64| {

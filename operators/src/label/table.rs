@@ -12,7 +12,7 @@ use crate::findings;
 use crate::ids::{IdReader, Ids};
 use crate::label::{STATES, label_fields};
 use crate::one_or_many::OneOrMany;
-use crate::tabular::{self, Cells, File, batch};
+use crate::tabular::{self, File, RowsBuilder};
 
 /// Reads labels from CSV, TSV, JSON Lines and Parquet files: wide (a column per finding) or long.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -91,9 +91,9 @@ impl LabelsTable {
         named
     }
 
-    fn wanted(&self, file: &File, cells: &Cells) -> anyhow::Result<bool> {
+    fn wanted(&self, file: &File) -> anyhow::Result<bool> {
         for (name, allowed) in &self.r#where {
-            let cell = cells[file.column(name)?].as_deref().unwrap_or("");
+            let cell = file.record().cell(file.column(name)?).unwrap_or("");
             if !allowed.to_vec().iter().any(|a| a == cell) {
                 return Ok(false);
             }
@@ -102,17 +102,18 @@ impl LabelsTable {
     }
 
     /// The findings and cells of one record.
-    fn findings_of(&self, file: &File, cells: &Cells) -> anyhow::Result<Vec<FindingCell>> {
+    fn findings_of(&self, file: &File) -> anyhow::Result<Vec<FindingCell>> {
+        let cell = |column: usize| file.record().cell(column).map(str::to_owned);
         if let Some(long) = &self.long {
-            let name = cells[file.column(&long.finding)?].clone().unwrap_or_default();
+            let name = cell(file.column(&long.finding)?).unwrap_or_default();
             let finding = self.finding(&name).map(str::to_owned);
             let finding = finding.ok_or_else(|| "the finding is not in the pack".to_owned());
-            return Ok(vec![(finding, cells[file.column(&long.value)?].clone())]);
+            return Ok(vec![(finding, cell(file.column(&long.value)?))]);
         }
-        let columns = file.records.columns.iter().zip(cells);
-        Ok(columns
-            .filter_map(|(name, cell)| Some((Ok(self.finding(name)?.to_owned()), cell.clone())))
-            .collect())
+        let columns = file.columns().iter().enumerate();
+        let findings =
+            columns.filter_map(|(place, name)| Some((self.finding(name)?.to_owned(), cell(place))));
+        Ok(findings.map(|(finding, cell)| (Ok(finding), cell)).collect())
     }
 
     fn state(&self, cell: Option<&str>) -> Result<&'static str, String> {
@@ -160,25 +161,28 @@ impl Operator for LabelsTable {
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(anyhow::Error::msg)?;
         let mut found = Found::default();
-        tabular::each_file(io, |io, file| self.collect(io, &ids, &file, &mut found))?;
-        let rows = found.settle(io);
-        io.emit("", batch(io.schema("")?, &rows)?)
+        tabular::each_file(io, |io, file| self.collect(io, &ids, file, &mut found))?;
+        let mut rows = RowsBuilder::new(io.schema("")?);
+        for cells in found.settle(io) {
+            rows.push(&cells.iter().map(|cell| Some(cell.as_str())).collect::<Vec<_>>());
+        }
+        io.emit("", rows.take()?)
     }
 }
 
 impl LabelsTable {
     /// Adds one file's labels.
-    fn collect(&self, io: &mut Io, ids: &IdReader, file: &File, found: &mut Found) -> anyhow::Result<()> {
+    fn collect(&self, io: &mut Io, ids: &IdReader, file: &mut File, found: &mut Found) -> anyhow::Result<()> {
         let id_column = file.column(&self.id)?;
-        if self.long.is_none() && !file.records.columns.iter().any(|c| self.finding(c).is_some()) {
+        if self.long.is_none() && !file.columns().iter().any(|c| self.finding(c).is_some()) {
             anyhow::bail!("{file} has no column named as a finding of the pack");
         }
-        for record in &file.records.rows {
-            if !self.wanted(file, &record.cells)? {
+        while file.next(io)? {
+            if !self.wanted(file)? {
                 continue;
             }
-            let Some(row) = file.ids(io, ids, id_column, record) else { continue };
-            for (finding, cell) in self.findings_of(file, &record.cells)? {
+            let Some(row) = file.ids(io, ids, id_column) else { continue };
+            for (finding, cell) in self.findings_of(file)? {
                 found.add(&row, finding, self.state(cell.as_deref()));
             }
         }
@@ -191,7 +195,7 @@ impl LabelsTable {
 #[derive(Default)]
 struct Found {
     /// By id and finding; none where rows contradict each other.
-    labels: BTreeMap<(String, String), Option<Cells>>,
+    labels: BTreeMap<(String, String), Option<Vec<String>>>,
     /// By id and reason: the findings that have no state.
     without_state: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
 }
@@ -203,8 +207,8 @@ impl Found {
             (Ok(finding), Err(reason)) => return self.lacks_state(&row[0], reason, Some(finding)),
             (Err(reason), _) => return self.lacks_state(&row[0], reason, None),
         };
-        let mut cells: Cells = row.iter().cloned().map(Some).collect();
-        cells.extend([Some(finding.clone()), Some(state.to_owned())]);
+        let mut cells = row.to_vec();
+        cells.extend([finding.clone(), state.to_owned()]);
         let label = self.labels.entry((row[0].clone(), finding)).or_insert_with(|| Some(cells.clone()));
         // Nothing tells which of two rows is right, so that none of them is kept.
         if label.as_ref() != Some(&cells) {
@@ -217,7 +221,7 @@ impl Found {
     }
 
     /// The labels that all rows agree on; the others become error rows.
-    fn settle(self, io: &mut Io) -> Vec<Cells> {
+    fn settle(self, io: &mut Io) -> Vec<Vec<String>> {
         for (id, reasons) in self.without_state {
             let reasons: Vec<String> =
                 reasons.into_iter().map(|(reason, findings)| about(&findings, &reason)).collect();

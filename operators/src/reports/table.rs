@@ -1,18 +1,18 @@
 //! `reports.table`: reports from tabular files.
 
 use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
 
+use argent_cache::{Digest, DigestMap};
 use argent_engine::operator::FILES;
 use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
 use arrow::datatypes::Field;
-use indexmap::IndexMap;
-use indexmap::map::Entry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{IdReader, Ids};
 use crate::one_or_many::OneOrMany;
-use crate::tabular::{self, Cells, File, Place, batch};
+use crate::tabular::{self, File, Place, RowsBuilder};
 
 /// Reads reports from CSV, TSV, JSON Lines and Parquet files, one report per row.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -102,47 +102,94 @@ impl Operator for ReportsTable {
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(anyhow::Error::msg)?;
-        // In the order of the files, which is often that of the ids, and then needs no sorting.
-        let mut reports: IndexMap<String, Claims> = IndexMap::new();
-        tabular::each_file(io, |io, file| self.collect(io, &ids, file, &mut reports))?;
-        let agreed = without_conflicts(io, reports);
-        io.emit("", batch(column::schema(self.fields(&ids)), &agreed)?)
+        let mut claims = Claims::default();
+        tabular::each_file(io, |io, file| self.collect(io, &ids, file, &mut claims))?;
+        if claims.disputed.is_empty() {
+            return Ok(());
+        }
+        // Rows were handed on as they came, so all are taken back, and handed on once more without those that turned
+        // out to be contradicted.
+        io.discard("");
+        let mut again = Claims { disputed: claims.disputed, ..Claims::default() };
+        tabular::each_file(io, |io, file| self.collect(io, &ids, file, &mut again))?;
+        again.tell(io);
+        Ok(())
     }
 }
 
-/// What the files say of one report: its cells, where they stand, and whether they contradict each other.
+/// What the files say of the reports: of each the digest of its cells, so that a file may be larger than memory.
+#[derive(Default)]
 struct Claims {
-    cells: Cells,
-    first: Place,
-    others: Vec<Place>,
-    conflict: bool,
+    /// By digest of an id: the cells of its first row.
+    first: DigestMap<Digest>,
+    /// By digest of an id whose rows contradict each other: the id, and where its rows stand.
+    disputed: DigestMap<(String, Vec<Place>)>,
 }
 
-/// The reports that all their rows agree on. Of rows that contradict each other none is kept, because nothing
-/// tells which one is right; they are one error row.
-fn without_conflicts(io: &mut Io, reports: IndexMap<String, Claims>) -> Vec<Cells> {
-    let (conflicts, agreed): (Vec<_>, Vec<_>) = reports.into_iter().partition(|(_, claims)| claims.conflict);
-    for (id, claims) in conflicts {
-        let places: Vec<String> =
-            std::iter::once(claims.first).chain(claims.others).map(|place| place.to_string()).collect();
-        let places = places.join(", ");
-        let message = format!(
-            "rows of this id have different cells ({places}), so none is kept; take the wrong ones away, or name \
-             a column of distinct ids"
-        );
-        io.fault(FILES, &id, "conflict", message);
-    }
-    agreed.into_iter().map(|(_, claims)| claims.cells).collect()
+/// What a row adds to what the files said before.
+enum Said {
+    New,
+    /// The same again, or something that contradicts it; nothing to hand on.
+    Known,
 }
+
+impl Claims {
+    fn claim(&mut self, id: &str, cells: &[Option<&str>], place: Place) -> Said {
+        let key = digest_of(&[Some(id)]);
+        let cells = digest_of(cells);
+        if let Some((_, places)) = self.disputed.get_mut(&key) {
+            places.push(place);
+            return Said::Known;
+        }
+        match self.first.entry(key) {
+            Entry::Vacant(free) => {
+                free.insert(cells);
+                Said::New
+            }
+            Entry::Occupied(first) if *first.get() == cells => Said::Known,
+            Entry::Occupied(_) => {
+                self.disputed.insert(key, (id.to_owned(), Vec::new()));
+                Said::Known
+            }
+        }
+    }
+
+    /// Of rows that contradict each other none is kept, because nothing tells which one is right; they are one
+    /// error row.
+    fn tell(self, io: &mut Io) {
+        for (id, places) in self.disputed.into_values() {
+            let places: Vec<String> = places.iter().map(Place::to_string).collect();
+            let places = places.join(", ");
+            let message = format!(
+                "rows of this id have different cells ({places}), so none is kept; take the wrong ones away, or name \
+                 a column of distinct ids"
+            );
+            io.fault(FILES, &id, "conflict", message);
+        }
+    }
+}
+
+/// The digest of some cells; it is compared within one run and kept nowhere.
+fn digest_of(cells: &[Option<&str>]) -> Digest {
+    let mut hasher = blake3::Hasher::new();
+    for cell in cells {
+        let length = cell.map_or(u64::MAX, |cell| cell.len() as u64);
+        hasher.update(&length.to_le_bytes()).update(cell.unwrap_or("").as_bytes());
+    }
+    Digest::from(hasher.finalize())
+}
+
+/// Rows are handed on in pieces of about this many bytes of text.
+const PIECE_BYTES: usize = 16 << 20;
 
 impl ReportsTable {
-    /// Adds one file's reports.
+    /// Hands on one file's reports.
     fn collect(
         &self,
         io: &mut Io,
         ids: &IdReader,
-        mut file: File,
-        reports: &mut IndexMap<String, Claims>,
+        file: &mut File,
+        claims: &mut Claims,
     ) -> anyhow::Result<()> {
         let id_column = file.column(&self.id)?;
         let places = |columns: &mut dyn Iterator<Item = &str>| -> anyhow::Result<Vec<usize>> {
@@ -150,32 +197,29 @@ impl ReportsTable {
         };
         let texts = places(&mut self.all_sections().into_iter().map(|(_, column)| column))?;
         let kept = places(&mut self.keep.iter().map(String::as_str))?;
-        // Each record is let go once it is taken in: a million of them are most of the step's memory.
-        for record in std::mem::take(&mut file.records.rows) {
-            let Some(row) = file.ids(io, ids, id_column, &record) else { continue };
-            let place = file.place(record.line);
-            let id = row[0].clone();
-            let mut cells: Cells = row.into_iter().map(Some).collect();
-            cells.extend(texts.iter().map(|c| self.written(record.cells[*c].as_deref())));
-            cells.extend(kept.iter().map(|c| record.cells[*c].clone()));
-            match reports.entry(id) {
-                Entry::Vacant(entry) => {
-                    entry.insert(Claims { cells, first: place, others: Vec::new(), conflict: false });
-                }
-                Entry::Occupied(mut entry) => {
-                    let claims = entry.get_mut();
-                    claims.conflict |= claims.cells != cells;
-                    claims.others.push(place);
-                }
+        let schema = column::schema(self.fields(ids));
+        let mut rows = RowsBuilder::new(schema);
+        while file.next(io)? {
+            let Some(row) = file.ids(io, ids, id_column) else { continue };
+            let record = file.record();
+            let mut cells: Vec<Option<&str>> = Vec::with_capacity(row.len() + texts.len() + kept.len());
+            cells.extend(row.iter().map(|id| Some(id.as_str())));
+            cells.extend(texts.iter().map(|c| self.written(record.cell(*c))));
+            cells.extend(kept.iter().map(|c| record.cell(*c)));
+            if let Said::New = claims.claim(&row[0], &cells, file.place()) {
+                rows.push(&cells);
+            }
+            if rows.bytes() >= PIECE_BYTES {
+                io.emit("", rows.take()?)?;
             }
         }
-        Ok(())
+        io.emit("", rows.take()?)
     }
 
     /// A section's text; null where the cell is empty or says that nothing was written.
-    fn written(&self, cell: Option<&str>) -> Option<String> {
+    fn written<'c>(&self, cell: Option<&'c str>) -> Option<&'c str> {
         let text = cell?.trim();
         let nothing = text.is_empty() || self.empty.iter().any(|e| e.trim().eq_ignore_ascii_case(text));
-        (!nothing).then(|| text.to_owned())
+        (!nothing).then_some(text)
     }
 }

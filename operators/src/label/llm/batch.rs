@@ -32,7 +32,6 @@ pub(super) struct Batch<'a, 'b> {
     failed: HashMap<Digest, RowError>,
     /// Whether nothing more is to be sent.
     stopping: bool,
-    spent_usd: f64,
 }
 
 /// A request that is to be sent.
@@ -48,7 +47,7 @@ struct ToSend {
 impl<'a, 'b> Batch<'a, 'b> {
     pub(super) fn new(operator: &'a LabelLlm, io: &'a mut Io<'b>, answers: Memo) -> Batch<'a, 'b> {
         let (rows, waiting, open, failed) = (BTreeMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
-        Batch { operator, io, answers, rows, waiting, open, failed, stopping: false, spent_usd: 0.0 }
+        Batch { operator, io, answers, rows, waiting, open, failed, stopping: false }
     }
 
     pub(super) fn add(&mut self, row: usize, questions: Vec<Question>) {
@@ -262,7 +261,6 @@ impl<'a, 'b> Batch<'a, 'b> {
                 (usage.tokens_in, usage.tokens_cached, usage.tokens_out);
             stats.usd = self.operator.price.map(|p| p.kernel().cost(&usage));
         }
-        self.spent_usd += stats.usd.unwrap_or(0.0);
         self.io.spend(&stats);
         // A failure that the server counts no tokens for is free; an answer without a count is not.
         stats.usd.or(outcome.is_err().then_some(0.0))
@@ -270,13 +268,13 @@ impl<'a, 'b> Batch<'a, 'b> {
 
     /// What may be spent: the step's budget and what is left of the run's.
     fn limit(&self) -> Option<f64> {
-        let own = self.operator.budget.map(|b| b.usd);
+        let own = self.operator.budget.map(|b| (b.usd - self.io.spent_usd()).max(0.0));
         own.into_iter().chain(self.io.max_usd()).reduce(f64::min)
     }
 
     fn note(&self) -> String {
         match self.operator.price {
-            Some(_) => format!("${:.4}", self.spent_usd),
+            Some(_) => format!("${:.4}", self.io.spent_usd()),
             None => String::new(),
         }
     }
