@@ -132,6 +132,38 @@ fn two_runs_at_once_share_their_work() {
 }
 
 #[test]
+fn a_run_says_that_it_waits_for_another_that_makes_the_same() {
+    let server = ChatServer::start();
+    let asked = Arc::new((Mutex::new(false), Condvar::new()));
+    let release = Arc::clone(&asked);
+    server.behave(move |_| {
+        let (released, changed) = &*release;
+        let patience = Duration::from_secs(60);
+        drop(changed.wait_timeout_while(released.lock().unwrap(), patience, |released| !*released).unwrap());
+        Reply::Good
+    });
+    let sandbox = sandbox(&spec(&server.base_url, &server.base_url));
+    let mut first = sandbox.command(&["run", "two.yaml"]).stderr(Stdio::null()).spawn().unwrap();
+    while server.heard().is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut second = sandbox.command(&["run", "two.yaml"]).stderr(Stdio::piped()).spawn().unwrap();
+    let talk = BufReader::new(second.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut said = Vec::new();
+    for line in talk {
+        if line.contains("waiting") {
+            *asked.0.lock().unwrap() = true;
+            asked.1.notify_all();
+        }
+        said.push(line);
+    }
+    assert!(first.wait().unwrap().success() && second.wait().unwrap().success(), "{said:?}");
+    let waiting = "one                  waiting   another run is making the same result";
+    assert!(said.iter().any(|line| line == waiting), "{said:#?}");
+    assert_eq!(server.heard().len(), 4, "two reports, two models, each asked once");
+}
+
+#[test]
 fn what_a_step_needs_and_the_machine_lacks_fails_that_step_alone() {
     let sandbox = Sandbox::new();
     sandbox.write("r.csv", "id,text\na,x\n").write(

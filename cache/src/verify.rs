@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, ensure};
+use arrow::array::Array;
 use rayon::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,7 +17,7 @@ use serde::de::DeserializeOwned;
 use crate::action::Manifest;
 use crate::census::{Named, Names, names};
 use crate::digest::Digest;
-use crate::keys::column_digest;
+use crate::keys::ColumnHasher;
 use crate::runs::{Head, RunRecord, read_record};
 use crate::store::{Store, hash_file};
 use crate::table::TableRecord;
@@ -226,12 +227,20 @@ impl Store {
         ensure!(files == 0, "side files missing: {files} of {}", table.files.len());
         let damaged = table.parts.iter().filter(|digest| blobs.damaged.contains(digest)).count();
         ensure!(damaged == 0, "parts damaged: {damaged} of {}", table.parts.len());
-        let rows = self.read_table(table, None)?;
-        let same = rows.schema_ref().fields().iter().map(|field| field.name());
-        ensure!(same.eq(table.columns.iter().map(|c| &c.name)), "its columns are not those of its record");
-        for (column, record) in rows.columns().iter().zip(&table.columns) {
-            let digest = column_digest(self.secret(), column)?;
-            ensure!(digest == record.digest, "column `{}` has not the digest of its record", record.name);
+        let names: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
+        let mut hashers: Vec<ColumnHasher> = Vec::new();
+        for chunk in self.table_chunks(table, &names) {
+            let chunk = chunk?;
+            if hashers.is_empty() {
+                let types = chunk.columns().iter().map(|column| column.data_type());
+                hashers = types.map(|data_type| ColumnHasher::new(self.secret(), data_type)).collect();
+            }
+            let hashed = hashers.par_iter_mut().zip(chunk.columns());
+            hashed.try_for_each(|(hasher, column)| hasher.update(column))?;
+        }
+        for (hasher, record) in hashers.into_iter().zip(&table.columns) {
+            let same = hasher.finish() == record.digest;
+            ensure!(same, "column `{}` has not the digest of its record", record.name);
         }
         Ok(())
     }
