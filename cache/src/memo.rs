@@ -1,6 +1,7 @@
 //! The row memo: for one operator, the answers it gave, by row key.
 
 mod journal;
+mod many;
 mod prune;
 mod reading;
 mod sealing;
@@ -21,6 +22,7 @@ use crate::digest::{Digest, DigestMap};
 use crate::durable::storage_error;
 use crate::store::{Store, lock};
 use journal::{Checker, Journal};
+pub use many::Answers;
 use segment::{Group, Segment};
 
 /// A put is durable after this long at most, and a little for the sync itself: 50 ms together.
@@ -29,7 +31,7 @@ const GROUP_SYNC_DELAY: Duration = Duration::from_millis(40);
 /// A journal of this many bytes is sealed while the run goes on.
 const JOURNAL_SEAL_BYTES: u64 = 64 << 20;
 
-/// Row groups that are kept decompressed; with [`Memo::get_many`] one is enough.
+/// Row groups that are kept decompressed for [`Memo::get`].
 const CACHED_GROUPS: usize = 8;
 
 /// The answers of one operator, by row key; clones share them.
@@ -170,7 +172,7 @@ impl Memo {
     /// The answers for these row keys, in their order; much faster than one by one where many are sealed.
     ///
     /// It is an error if the disk refuses.
-    pub fn get_many(&self, keys: &[Digest]) -> Result<Vec<Option<Vec<u8>>>> {
+    pub fn get_many(&self, keys: &[Digest]) -> Result<Answers> {
         self.shared().get_many(keys)
     }
 
@@ -259,21 +261,6 @@ impl Shared {
             }
         }
         Ok(value)
-    }
-
-    fn get_many(&self, keys: &[Digest]) -> Result<Vec<Option<Vec<u8>>>> {
-        let mut order: Vec<usize> = (0..keys.len()).collect();
-        {
-            let index = self.read_index();
-            order.sort_by_key(|&position| {
-                index.places.get(&keys[position]).map(|place| (place.source, place.at))
-            });
-        }
-        let mut values = vec![None; keys.len()];
-        for position in order {
-            values[position] = self.get(&keys[position])?;
-        }
-        Ok(values)
     }
 
     fn place(&self, key: &Digest) -> Option<(Place, Arc<Source>)> {

@@ -17,7 +17,7 @@ use crate::table::parquet_file::{ParquetFile, write_parquet};
 pub(super) const SEGMENT_SUFFIX: &str = "parquet";
 
 /// A row group is the piece that is decompressed to get one value.
-const GROUP_MAX_ROWS: usize = 4096;
+pub(super) const GROUP_MAX_ROWS: usize = 4096;
 const GROUP_MAX_BYTES: usize = 8 << 20;
 
 /// A record of a segment.
@@ -109,12 +109,16 @@ impl Segment {
 impl Group {
     /// The value of a row, if it is sound and belongs to this key.
     pub(super) fn value(&self, checker: &Checker, row: u64, key: &Digest) -> Option<Vec<u8>> {
+        let value = self.sound_value(row)?;
         let row = usize::try_from(row.checked_sub(self.first_row)?).ok()?;
-        if row >= self.values.len() || row >= self.checks.len() {
-            return None;
-        }
-        let value = self.values.value(row);
-        (self.checks.value(row) == checker.check(key, value)).then(|| value.to_vec())
+        let check = (row < self.checks.len()).then(|| self.checks.value(row))?;
+        (check == checker.check(key, value)).then(|| value.to_vec())
+    }
+
+    /// The value of a row of a file whose bytes are known to be sound.
+    pub(super) fn sound_value(&self, row: u64) -> Option<&[u8]> {
+        let row = usize::try_from(row.checked_sub(self.first_row)?).ok()?;
+        (row < self.values.len()).then(|| self.values.value(row))
     }
 }
 

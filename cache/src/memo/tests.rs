@@ -40,9 +40,10 @@ fn fill(memo: &Memo, numbers: std::ops::Range<u32>) {
 fn assert_holds(memo: &Memo, numbers: std::ops::Range<u32>) {
     let keys: Vec<Digest> = numbers.clone().map(key).collect();
     let many = memo.get_many(&keys).unwrap();
-    for (number, found) in numbers.zip(many) {
+    assert_eq!(many.len(), keys.len());
+    for (place, number) in numbers.enumerate() {
         assert!(memo.contains(&key(number)), "{number}");
-        assert_eq!(found, Some(value(number)), "{number}");
+        assert_eq!(many.get(place), Some(value(number).as_slice()), "{number}");
         assert_eq!(memo.get(&key(number)).unwrap(), Some(value(number)), "{number}");
     }
 }
@@ -61,6 +62,23 @@ fn flip(path: &PathBuf, at: u64) {
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).unwrap();
     file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+}
+
+#[test]
+fn many_answers_of_many_row_groups_are_read_at_once() {
+    let folder = folder();
+    let memo = store(&folder).memo(&OP).unwrap();
+    fill(&memo, 0..40_000);
+    memo.seal().unwrap();
+    fill(&memo, 40_000..50_000);
+    let keys: Vec<Digest> = (0..50_001).rev().map(key).collect();
+    for _ in 0..3 {
+        let many = memo.get_many(&keys).unwrap();
+        assert!(many.get(0).is_none());
+        for (place, number) in (0..50_000).rev().enumerate() {
+            assert_eq!(many.get(place + 1), Some(value(number).as_slice()), "{number}");
+        }
+    }
 }
 
 #[test]

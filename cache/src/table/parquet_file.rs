@@ -1,14 +1,16 @@
 //! The Parquet format: the only file that knows it.
 
 use std::fs::{File, Permissions};
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{BufReader, Read, Write};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use arrow::array::{RecordBatch, RecordBatchReader};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
@@ -16,6 +18,7 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
+use parquet::file::reader::{ChunkReader, Length};
 
 use super::order::column_position;
 
@@ -78,15 +81,54 @@ pub(crate) fn write_parquet(
     Ok(())
 }
 
+/// A file that many read at once, each from a place of its own: a [`File`] and its clones share one position.
+#[derive(Clone)]
+struct SharedFile(Arc<File>);
+
+impl Length for SharedFile {
+    fn len(&self) -> u64 {
+        self.0.metadata().map_or(0, |metadata| metadata.len())
+    }
+}
+
+impl ChunkReader for SharedFile {
+    type T = BufReader<ReadFrom>;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<Self::T> {
+        Ok(BufReader::new(ReadFrom { file: Arc::clone(&self.0), at: start }))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        let mut bytes = vec![0; length];
+        self.0.read_exact_at(&mut bytes, start)?;
+        Ok(bytes.into())
+    }
+}
+
+/// What stands in a file from a place on.
+struct ReadFrom {
+    file: Arc<File>,
+    at: u64,
+}
+
+impl Read for ReadFrom {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.read_at(bytes, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
 /// An open Parquet file.
 pub(crate) struct ParquetFile {
-    file: File,
+    file: SharedFile,
     metadata: ArrowReaderMetadata,
 }
 
 impl ParquetFile {
     /// Reads the footer.
     pub(crate) fn open(file: File) -> Result<ParquetFile> {
+        let file = SharedFile(Arc::new(file));
         let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
         Ok(ParquetFile { file, metadata })
     }
@@ -119,7 +161,7 @@ impl ParquetFile {
     fn read_rows(&self, columns: Option<&[&str]>, rows: usize, group: Option<usize>) -> Result<RecordBatch> {
         let schema = self.metadata.schema();
         let mut builder =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.try_clone()?, self.metadata.clone())
+            ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone())
                 .with_batch_size(rows.max(1));
         if let Some(columns) = columns {
             let roots =

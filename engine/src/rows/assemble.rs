@@ -8,7 +8,9 @@ use argent_cache::keys::{row_error_key, row_keys};
 use argent_cache::table::TableWriter;
 use argent_cache::{Digest, DigestMap, Store};
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt64Array};
-use arrow::compute::{filter_record_batch, take};
+use arrow::compute::{concat_batches, filter_record_batch, take};
+use arrow::datatypes::SchemaRef;
+use rayon::prelude::*;
 
 use super::{RowWork, column_of, error_schema, main_schema, naming_columns};
 use crate::forgotten::{FORGOTTEN, REASON, storable};
@@ -80,13 +82,13 @@ impl RowWork {
         window_failed: &Failed,
         stand_in: Option<&[u8]>,
     ) -> anyhow::Result<Piece> {
-        let mut values: Vec<Vec<u8>> = Vec::new();
+        let mut values: Vec<&[u8]> = Vec::new();
         let mut answered: Vec<u64> = Vec::new();
         let mut failed: Vec<(u64, RowError)> = Vec::new();
         let mut pending = 0;
         let answers = self.memo.get_many(&self.keys[first_row..first_row + chunk.num_rows()])?;
-        for (place, answer) in answers.into_iter().enumerate() {
-            match self.outcome(first_row + place, answer, window_failed)? {
+        for place in 0..chunk.num_rows() {
+            match self.outcome(first_row + place, answers.get(place), window_failed)? {
                 RowOutcome::Answered(value) => {
                     answered.push(place as u64);
                     values.push(value);
@@ -95,14 +97,14 @@ impl RowWork {
                     failed.push((place as u64, error));
                     if let Some(value) = stand_in {
                         answered.push(place as u64);
-                        values.push(value.to_vec());
+                        values.push(value);
                     }
                 }
                 RowOutcome::Pending => pending += 1,
             }
         }
-        let (own, lengths) = decode_rows(&node.signature.main().schema, values.iter().map(Vec::as_slice))?;
-        drop(values);
+        let (own, lengths) = decoded(&node.signature.main().schema, &values)?;
+        drop(answers);
         let repeated = answered.iter().zip(&lengths).flat_map(|(place, n)| std::iter::repeat_n(*place, *n));
         let places: Vec<u64> = repeated.collect();
         let mut columns =
@@ -112,7 +114,12 @@ impl RowWork {
         Ok(Piece { chunk, first_row: first_row as u64, main, places, failed, pending })
     }
 
-    fn outcome(&self, row: usize, answer: Option<Vec<u8>>, failed: &Failed) -> anyhow::Result<RowOutcome> {
+    fn outcome<'a>(
+        &self,
+        row: usize,
+        answer: Option<&'a [u8]>,
+        failed: &Failed,
+    ) -> anyhow::Result<RowOutcome<'a>> {
         if self.forgotten[row] {
             return Ok(RowOutcome::Failed(RowError::lasting(FORGOTTEN, REASON)));
         }
@@ -160,8 +167,8 @@ impl RowWork {
 }
 
 /// What there is for one input row.
-enum RowOutcome {
-    Answered(Vec<u8>),
+enum RowOutcome<'a> {
+    Answered(&'a [u8]),
     Failed(RowError),
     Pending,
 }
@@ -207,6 +214,17 @@ impl Piece {
 fn taken(chunk: &RecordBatch, names: &[String], places: &UInt64Array) -> anyhow::Result<Vec<ArrayRef>> {
     let taken = |name: &String| Ok(take(&column_of(chunk, name)?, places, None)?);
     names.iter().map(taken).collect()
+}
+
+/// So many answers are decoded by one task.
+const DECODED_TOGETHER: usize = 1 << 15;
+
+/// The rows of these answers, and how many each has.
+fn decoded(schema: &SchemaRef, values: &[&[u8]]) -> anyhow::Result<(RecordBatch, Vec<usize>)> {
+    let some = |values: &[&[u8]]| decode_rows(schema, values.iter().copied());
+    let parts = values.par_chunks(DECODED_TOGETHER).map(some).collect::<anyhow::Result<Vec<_>>>()?;
+    let (batches, lengths): (Vec<RecordBatch>, Vec<Vec<usize>>) = parts.into_iter().unzip();
+    Ok((concat_batches(schema, &batches)?, lengths.concat()))
 }
 
 /// The operator's rows for an input row that failed, as an answer.

@@ -37,7 +37,9 @@ impl Named<'_> {
             return Ok(keys.iter().map(|key| memo.contains(key)).collect());
         }
         let answers = memo.get_many(keys)?;
-        answers.iter().map(|answer| answer.as_ref().map_or(Ok(false), |value| self.is_there(value))).collect()
+        (0..keys.len())
+            .map(|place| answers.get(place).map_or(Ok(false), |value| self.is_there(value)))
+            .collect()
     }
 
     fn is_there(&self, answer: &[u8]) -> anyhow::Result<bool> {
