@@ -67,9 +67,7 @@ fn a_report_that_two_files_tell_differently_is_an_error_row() {
             r5,A-104,true
             r6,A-105,false"#]],
     );
-    let expected = expect![[
-        r#"r2,conflict,"rows of this id have different cells (file 1 line 3, file 2 line 3), so none is kept; take the wrong ones away, or name a column of distinct ids""#
-    ]];
+    let expected = expect![[r#"r2,conflict,"rows of this id have different cells (file 1 line 3, file 2 line 3), so none is kept; take the wrong ones away, say with `versions` which one counts, or name a column of distinct ids""#]];
     answers(&sandbox, "reports.table", "select id, kind, message from reports.errors", expected);
 }
 

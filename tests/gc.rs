@@ -92,7 +92,7 @@ fn what_no_kept_run_reaches_goes_and_the_rest_is_as_before() {
     assert_eq!(held(&sandbox), all, "a plan changes nothing");
     let done = gc(&sandbox, &["--keep-runs", "1"]);
     assert_eq!(done.replace("freed", "would free").replace("dropped", "would drop"), planned);
-    assert_eq!(held(&sandbox), [6, 2, 1]);
+    assert_eq!(held(&sandbox), [7, 2, 1]);
 
     assert_eq!(sandbox.sql("select id, state from labels"), ["r1,present"]);
     assert_eq!(run(&sandbox, "Two nodules.", &[]), ["reports reused 0 1 0", "labels reused 0 1 0"]);
@@ -262,7 +262,7 @@ fn what_no_record_names_goes_with_the_memos_that_nothing_uses() {
     for folder in ["actions", "runs", "pipelines"] {
         std::fs::remove_dir_all(sandbox.path(".argent").join(folder)).unwrap();
     }
-    expect!["freed # kB: 0 results, 6 blobs of interrupted work, 1 memo of row operators"]
+    expect!["freed # kB: 0 results, 7 blobs of interrupted work, 1 memo of row operators"]
         .assert_eq(&gc(&sandbox, &[]));
     assert_eq!(held(&sandbox), [0; 3]);
 }

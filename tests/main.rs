@@ -12,6 +12,7 @@ mod examples;
 mod forget;
 mod gc;
 mod incremental;
+mod ingestion;
 mod llm;
 mod quickstart;
 mod real_reports;

@@ -249,6 +249,8 @@ fn sandbox(server: &ChatServer) -> Sandbox {
     sandbox.write("pack.yaml", PACK).write("prompt.md", PROMPT);
     sandbox.write("reports.csv", REPORTS).write("by-hand.csv", LABELS).write("long.tsv", LONG);
     sandbox.write("scores.csv", &scores());
+    sandbox.write("amended.csv", AMENDED).write("letter.txt", LETTER);
+    sandbox.write("reports.ndjson", RESOURCES).write("reports.hl7", MESSAGES);
     sandbox
 }
 
@@ -258,6 +260,12 @@ steps:
   reports:
     use: reports.table
     with: { path: reports.csv, id: id, sections: { findings: findings, impression: impression }, empty: ["Not given."], keep: [patient] }
+  amended:
+    use: reports.table
+    with: { path: amended.csv, id: id, text: text, split: true, versions: { latest: at }, headings: { impression: [Ergebnis] } }
+  letters: { use: reports.folder, with: { path: "letter.txt" } }
+  resources: { use: reports.fhir, with: { path: reports.ndjson } }
+  messages: { use: reports.hl7, with: { path: reports.hl7 } }
   wide:
     use: labels.table
     with: { path: by-hand.csv, id: id, findings: pack.yaml, values: { "1": present, "0": absent, "?": uncertain }, where: { reader: chest } }
@@ -328,7 +336,26 @@ const REPORTS: &str = "id,patient,findings,impression
 r1,p1,There is a small right pleural effusion. No nodule.,Pleural effusion.
 r2,p1,The lungs are clear.,Not given.
 r3,p2,A round opacity in the left lobe. Possible effusion.,Nodule; follow-up.
-r4,p3,Free of effusion. The nodule is unchanged.,
+r4,p3,Free of effusion.  The nodule is unchanged.,
+";
+
+const AMENDED: &str = "id,at,text
+a1,2024-05-01,Befund: Erguss.
+a1,20240502,\"Befund: Kein  Erguss.
+Ergebnis: Gut.\"
+";
+
+const LETTER: &str = "HISTORY: cough\nFINDINGS: Small  effusion.\nCONCLUSION: Effusion.\n";
+
+const RESOURCES: &str = r#"{"resourceType":"DiagnosticReport","id":"d1","status":"final","issued":"2024-05-01","subject":{"reference":"Patient/p1"},"code":{"text":"CT"},"text":{"status":"generated","div":"<div><p>Small effusion.</p></div>"},"conclusion":"Effusion,  small."}
+{"resourceType":"DiagnosticReport","id":"d2","presentedForm":[{"contentType":"text/plain","data":"RmluZGluZ3M6IENsZWFyLgo="}]}
+"#;
+
+const MESSAGES: &str = "MSH|^~\\&|||||||ORU^R01|1|P|2.5.1
+PID|1||p1
+OBR|1||F1|^CT|||20240501|||||||||||A1||||20240501|||F
+OBX|1|TX|1&GDT||Small  effusion.||||||F
+OBX|2|TX|1&IMP||Effusion.||||||F
 ";
 
 const LABELS: &str = "id,reader,Pleural effusion,nodule
@@ -348,7 +375,7 @@ fn scores() -> String {
     let row = |n: usize| {
         let score = (n * 37 % 40) as f64 / 40.0;
         let state = if (score > 0.55) != n.is_multiple_of(7) { "present" } else { "absent" };
-        format!("s{n:02},p{:02},{score},{state},Nothing is said.\n", n / 2)
+        format!("s{n:02},p{:02},{score},{state},Nothing  is said.\n", n / 2)
     };
     std::iter::once("id,patient,score,state,note\n".to_owned()).chain((0..40).map(row)).collect()
 }

@@ -72,7 +72,7 @@ fn a_store_that_a_run_left_is_sound() {
     verify(
         &sandbox,
         0,
-        expect!["sound: 6 sound blobs (# kB), 2 results, 4 tables, 2 answers, 1 run, 1 pipeline"],
+        expect!["sound: 7 sound blobs (# kB), 2 results, 5 tables, 2 answers, 1 run, 1 pipeline"],
     );
     let json: serde_json::Value = serde_json::from_str(&sandbox.succeeds(&["verify", "--json"]).out).unwrap();
     assert_eq!((&json["runs"], &json["damage"]), (&1.into(), &serde_json::json!([])));
@@ -93,7 +93,7 @@ fn a_changed_blob_is_named_with_its_step_and_left_for_the_next_run_to_mend() {
             small.labels  blob ########  its bytes have changed  put it back from a copy, or run the pipeline: it is removed and made again
             small.labels  table main     parts damaged: 1 of 1   run the pipeline: the step is made again
 
-            not sound: 2 problems; read were 5 sound blobs (# kB), 2 results, 3 tables, 2 answers, 1 run, 1 pipeline. Nothing was changed."#]],
+            not sound: 2 problems; read were 6 sound blobs (# kB), 2 results, 4 tables, 2 answers, 1 run, 1 pipeline. Nothing was changed."#]],
     );
     assert!(part.exists(), "whoever verifies may have a copy to put back");
     assert_eq!(sandbox.argent(&["sql", "select * from labels"]).code, 1);
@@ -115,7 +115,7 @@ fn a_version_that_is_lost_for_good_is_told_until_collection_notes_it() {
             step          what               problem              do
             small.labels  manifest ########  its blob is missing  put it back from a copy, or have `argent gc` note that this version is gone
 
-            not sound: 1 problem; read were 6 sound blobs (# kB), 2 results, 4 tables, 2 answers, 2 runs, 1 pipeline. Nothing was changed."#]],
+            not sound: 1 problem; read were 7 sound blobs (# kB), 2 results, 5 tables, 2 answers, 2 runs, 1 pipeline. Nothing was changed."#]],
     );
     sandbox.succeeds(&["gc"]);
     sandbox.succeeds(&["verify"]);
@@ -155,6 +155,6 @@ fn a_damaged_memo_is_named_with_the_step_that_uses_it() {
             step          what           problem                                        do
             small.labels  memo ########  damaged records, or stretches between them: 1  the sound answers are used; a run that needs the others makes them again
 
-            not sound: 1 problem; read were 6 sound blobs (# kB), 2 results, 4 tables, 0 answers, 1 run, 1 pipeline. Nothing was changed."#]],
+            not sound: 1 problem; read were 7 sound blobs (# kB), 2 results, 5 tables, 0 answers, 1 run, 1 pipeline. Nothing was changed."#]],
     );
 }

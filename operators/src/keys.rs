@@ -206,6 +206,9 @@ fn spec_text() -> String {
 name: keys
 steps:
   reports: { use: reports.table, with: { path: reports.csv, id: id, text: text } }
+  letters: { use: reports.folder, with: { path: \"*.txt\" } }
+  resources: { use: reports.fhir, with: { path: \"*.ndjson\" } }
+  messages: { use: reports.hl7, with: { path: \"*.hl7\" } }
   truth: { use: labels.table, with: { path: labels.csv, id: id, findings: pack.yaml, values: { \"1\": present } } }
   volumes: { use: volumes.scan, with: { path: \"*.nii\" } }
   rules: { use: label.rules, from: reports, with: { findings: pack.yaml } }
@@ -224,6 +227,9 @@ fn folder() -> TempDir {
     write(&folder, "reports.csv", "id,text\nr1,A small effusion.\n");
     write(&folder, "labels.csv", "id,effusion\nr1,1\n");
     write(&folder, "v.nii", "checking reads no volume");
+    for file in ["letter.txt", "resources.ndjson", "messages.hl7"] {
+        write(&folder, file, "checking reads no text");
+    }
     folder
 }
 

@@ -29,7 +29,10 @@ pub const SHARED_MEMOS: [&str; 1] = [label::llm::tries::ANSWERS];
 pub fn registry() -> Registry {
     let mut entries = vec![
         Entry::new::<demo::DemoChestCt>("demo.chest_ct", 1, Kind::Table),
-        Entry::new::<reports::table::ReportsTable>("reports.table", 1, Kind::Table).quick(),
+        Entry::new::<reports::table::ReportsTable>("reports.table", 2, Kind::Table).quick(),
+        Entry::new::<reports::folder::ReportsFolder>("reports.folder", 1, Kind::Table).quick(),
+        Entry::new::<reports::fhir::ReportsFhir>("reports.fhir", 1, Kind::Table).quick(),
+        Entry::new::<reports::hl7::ReportsHl7>("reports.hl7", 1, Kind::Table).quick(),
         Entry::new::<label::table::LabelsTable>("labels.table", 1, Kind::Table).quick(),
         Entry::new::<label::rules::LabelRules>("label.rules", 1, Kind::Row("reports")).quick().remembered(),
         Entry::new::<label::llm::LabelLlm>("label.llm", 1, Kind::Row("reports")),

@@ -22,14 +22,28 @@ pub(crate) fn each_file(
     io: &mut Io,
     mut collect: impl FnMut(&mut Io, &mut File) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    each_path(io, |io, number, name, path| {
+        let records = records::open(path, name)?;
+        collect(io, &mut File { number, records, record: Record::default() })
+    })
+}
+
+/// Hands the files of the `files` port to `read`, one after the other: the number of the file, from 1, its name and
+/// where it lies.
+///
+/// # Errors
+/// When a file is gone or has changed, and what `read` says.
+pub(crate) fn each_path(
+    io: &mut Io,
+    mut read: impl FnMut(&mut Io, usize, &str, &Path) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let files = io.input(FILES)?.clone();
     let paths = files.column_by_name("path").context("files have paths")?.as_string::<i32>();
     let digests = files.column_by_name("digest").context("files have digests")?.as_string::<i32>();
     for row in 0..files.num_rows() {
         let path = io.source_file(paths.value(row), digests.value(row))?;
         let does_not_read = || format!("file {} of {} does not read", row + 1, files.num_rows());
-        let records = records::open(&path, paths.value(row)).with_context(does_not_read)?;
-        collect(io, &mut File { number: row + 1, records, record: Record::default() })?;
+        read(io, row + 1, paths.value(row), &path).with_context(does_not_read)?;
     }
     Ok(())
 }
@@ -45,13 +59,32 @@ pub(crate) struct File {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     file: usize,
-    line: u64,
+    part: Option<(&'static str, u64)>,
+    within: Option<(&'static str, u64)>,
+}
+
+impl Place {
+    /// A whole file.
+    pub(crate) fn file(file: usize) -> Place {
+        Place { file, part: None, within: None }
+    }
+
+    /// A part of a file, of this kind and with this number.
+    pub(crate) fn part(file: usize, kind: &'static str, number: u64) -> Place {
+        Place { file, part: Some((kind, number)), within: None }
+    }
+
+    /// A part of this part.
+    pub(crate) fn within(self, kind: &'static str, number: u64) -> Place {
+        Place { within: Some((kind, number)), ..self }
+    }
 }
 
 impl fmt::Display for Place {
-    /// How a record is called in messages: `file 2 line 7`.
+    /// How it is called in messages: `file 2 line 7`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "file {} line {}", self.file, self.line)
+        write!(f, "file {}", self.file)?;
+        self.part.iter().chain(&self.within).try_for_each(|(kind, number)| write!(f, " {kind} {number}"))
     }
 }
 
@@ -89,7 +122,7 @@ impl File {
             match self.records.read(&mut self.record).with_context(|| self.to_string())? {
                 Ok(more) => return Ok(more),
                 Err(fault) => {
-                    let place = Place { file: self.number, line: fault.line };
+                    let place = Place::part(self.number, "line", fault.line);
                     io.fault(FILES, &place.to_string(), "unreadable", fault.reason);
                 }
             }
@@ -103,7 +136,7 @@ impl File {
 
     /// Where it stands.
     pub(crate) fn place(&self) -> Place {
-        Place { file: self.number, line: self.record.line }
+        Place::part(self.number, "line", self.record.line)
     }
 
     /// Its id and the ids that follow from it; none where they do not read, which is an error row.

@@ -19,9 +19,13 @@ mod labeller;
 mod pack;
 mod pattern;
 mod probe;
+mod sections;
 mod sentences;
 mod tally;
+mod text;
 
 pub use cues::{Cues, Language};
 pub use labeller::{Evidence, FindingLabel, Labeller, State};
 pub use pack::{Finding, Mistake, Pack, PackError, Rules, Term, Uncertain};
+pub use sections::{Section, Splitter};
+pub use text::normalised;

@@ -1,0 +1,176 @@
+//! `reports.hl7`: reports from HL7 version 2 messages.
+
+mod message;
+
+use std::path::Path;
+
+use argent_engine::operator::FILES;
+use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
+use arrow::datatypes::Field;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{IdReader, Ids};
+use crate::one_or_many::OneOrMany;
+use crate::reports::folder::yes;
+use crate::reports::intake::{Draft, Gate, ORIGINALS, ORIGINALS_KEYS, originals_schema, take_in};
+use crate::reports::layout::{Headings, Layout};
+use crate::tabular::{Place, each_path};
+use message::{FieldPath, Report, messages, reports_of};
+
+/// Reads reports from HL7 version 2 result messages (ORU^R01), any number in a file, with or without MLLP framing:
+/// one report for each OBR segment. Of the versions of a report the one with the latest OBR-22 counts; one that was
+/// deleted or cancelled is withdrawn.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReportsHl7 {
+    /// Glob patterns of the files, relative to the spec.
+    #[schemars(extend("x-not-in-key" = "files enter the key by their content"))]
+    pub path: OneOrMany,
+    /// The field that names a report: `OBR-3.1` is the first component of the third field of OBR, the filler's order
+    /// number.
+    #[serde(default = "filler")]
+    pub id: String,
+    /// How ids are normalised, and which further ids follow from them.
+    #[serde(default)]
+    pub ids: Option<Ids>,
+    /// The encoding of the files (`utf-8`, `windows-1252`, …); left out, what MSH-18 says, else what the bytes tell.
+    #[serde(default)]
+    pub encoding: Option<String>,
+    /// Whether a report is split into its sections (`indication`, `technique`, `comparison`, `findings`,
+    /// `impression`, `other`) by its headings, English or German, and by what OBX-3 says; else it is one section,
+    /// `text`.
+    #[serde(default = "yes")]
+    pub split: bool,
+    /// By section, further headings that begin it.
+    #[serde(default)]
+    pub headings: Headings,
+    /// Texts that mean "nothing was written", such as `Not given.`
+    #[serde(default)]
+    pub empty: Vec<String>,
+}
+
+fn filler() -> String {
+    "OBR-3.1".to_owned()
+}
+
+impl ReportsHl7 {
+    fn layout(&self) -> Layout<'_> {
+        match self.split {
+            true => Layout::split(&self.headings, &self.empty),
+            false => Layout::as_named(["text"], &self.empty),
+        }
+    }
+
+    fn fields(&self, ids: &IdReader) -> Vec<Field> {
+        let named = |name: &str| column::with_roles(column::phi(name), &["id"]);
+        let plain = ["status", "signed_at", "performed_at", "procedure"].map(column::text);
+        let ids = ids.fields().into_iter().chain(["patient", "accession"].map(named));
+        ids.chain(plain).chain(self.layout().fields()).collect()
+    }
+}
+
+impl Operator for ReportsHl7 {
+    fn ports(&self) -> Vec<Port> {
+        vec![Port::files()]
+    }
+
+    fn patterns(&self) -> Vec<String> {
+        self.path.to_vec()
+    }
+
+    fn signature(&self, _inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
+        let ids = IdReader::new(self.ids.as_ref()).map_err(|e| vec![Problem::at(["with", "ids"], e)])?;
+        let id = FieldPath::parse(&self.id).map(drop).map_err(|e| Problem::at(["with", "id"], e));
+        let encoding =
+            self.encoding.as_deref().map_or(Ok(()), |name| crate::reports::decode::named(name).map(drop));
+        let encoding = encoding.map_err(|e| Problem::at(["with", "encoding"], e));
+        let problems: Vec<Problem> = id.err().into_iter().chain(encoding.err()).collect();
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let fields = self.fields(&ids);
+        if let Some(field) =
+            fields.iter().enumerate().find(|(i, f)| fields[..*i].iter().any(|o| o.name() == f.name()))
+        {
+            let message = format!("two columns are named `{}`", field.1.name());
+            return Err(vec![
+                Problem::at(["with", "ids"], message).help("name the group of the pattern otherwise"),
+            ]);
+        }
+        Ok(Signature::new(column::schema(fields), &["id"])
+            .output(ORIGINALS, originals_schema(), &ORIGINALS_KEYS)
+            .reads(FILES, ["digest"])
+            .sees(FILES, ["path"]))
+    }
+
+    fn run(&self, io: &mut Io) -> anyhow::Result<()> {
+        let ids = IdReader::new(self.ids.as_ref()).map_err(anyhow::Error::msg)?;
+        let id = FieldPath::parse(&self.id).map_err(anyhow::Error::msg)?;
+        let layout = self.layout();
+        take_in(io, true, |io, gate| {
+            each_path(io, |io, number, _, path| self.file(io, gate, (&ids, &id), &layout, (number, path)))
+        })
+    }
+}
+
+impl ReportsHl7 {
+    fn file(
+        &self,
+        io: &mut Io,
+        gate: &mut Gate,
+        (ids, id): (&IdReader, &FieldPath),
+        layout: &Layout,
+        (file, path): (usize, &Path),
+    ) -> anyhow::Result<()> {
+        let mut reports = 0;
+        for (number, message) in messages(&std::fs::read(path)?).iter().enumerate() {
+            let place = Place::part(file, "message", number as u64 + 1);
+            match reports_of(message, self.encoding.as_deref()) {
+                Err(reason) => io.fault(FILES, &place.to_string(), "unreadable", reason),
+                Ok(found) => {
+                    for report in found {
+                        reports += 1;
+                        self.offer(io, gate, (ids, id), layout, (place, reports, file), &report)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn offer(
+        &self,
+        io: &mut Io,
+        gate: &mut Gate,
+        (ids, id): (&IdReader, &FieldPath),
+        layout: &Layout,
+        (message, report_number, file): (Place, u64, usize),
+        report: &Report,
+    ) -> anyhow::Result<()> {
+        let mut refuse = |kind: &str, reason: String| io.fault(FILES, &message.to_string(), kind, reason);
+        let row = match ids.read(&report.field(id)) {
+            Ok(row) => row,
+            Err(reason) => return Ok(refuse("id", format!("{}: {reason}", self.id))),
+        };
+        let withdrawn = report.is_withdrawn();
+        let text = match report.text(self.split) {
+            Ok(text) => text,
+            Err(_) if withdrawn => String::new(),
+            Err(reason) => return Ok(refuse("unreadable", reason)),
+        };
+        let texts = layout.texts(&[Some(&text)]);
+        let columns = report.columns();
+        let mut cells: Vec<Option<&str>> = row.iter().map(|id| Some(id.as_str())).collect();
+        cells.extend(columns.iter().map(|cell| Some(cell.as_str()).filter(|cell| !cell.is_empty())));
+        let draft = Draft {
+            version: cells[cells.len() - 3],
+            cells,
+            texts: texts.iter().map(|(section, text)| (*section, text.as_deref())).collect(),
+            kept: Vec::new(),
+            withdrawn,
+            place: Place::part(file, "report", report_number),
+        };
+        gate.offer(io, &draft)
+    }
+}

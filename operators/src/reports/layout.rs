@@ -1,0 +1,119 @@
+//! Which sections a table of reports has, and how a report's text comes into them.
+
+use argent_engine::column;
+use argent_reports::{Section, Splitter};
+use arrow::datatypes::Field;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::one_or_many::OneOrMany;
+
+/// By section, further headings that begin it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Headings {
+    /// Why the examination was asked for.
+    pub indication: Option<OneOrMany>,
+    /// How it was done.
+    pub technique: Option<OneOrMany>,
+    /// What it is compared with.
+    pub comparison: Option<OneOrMany>,
+    /// What is seen.
+    pub findings: Option<OneOrMany>,
+    /// What that means.
+    pub impression: Option<OneOrMany>,
+    /// What belongs to none of them.
+    pub other: Option<OneOrMany>,
+}
+
+impl Headings {
+    fn all(&self) -> Vec<(Section, String)> {
+        let by_section = [
+            (Section::Indication, &self.indication),
+            (Section::Technique, &self.technique),
+            (Section::Comparison, &self.comparison),
+            (Section::Findings, &self.findings),
+            (Section::Impression, &self.impression),
+            (Section::Other, &self.other),
+        ];
+        let named =
+            by_section.into_iter().filter_map(|(section, headings)| Some((section, headings.as_ref()?)));
+        named
+            .flat_map(|(section, headings)| headings.to_vec().into_iter().map(move |h| (section, h)))
+            .collect()
+    }
+}
+
+/// The sections of a table of reports.
+pub(crate) struct Layout<'p> {
+    names: Vec<&'p str>,
+    splitter: Option<Splitter>,
+    empty: &'p [String],
+}
+
+impl<'p> Layout<'p> {
+    /// Sections that come one by one, under these names. `empty`: texts that mean "nothing was written".
+    pub(crate) fn as_named(names: impl IntoIterator<Item = &'p str>, empty: &'p [String]) -> Layout<'p> {
+        Layout { names: names.into_iter().collect(), splitter: None, empty }
+    }
+
+    /// Sections of a whole report, told by their headings: the usual ones and `further`.
+    pub(crate) fn split(further: &Headings, empty: &'p [String]) -> Layout<'p> {
+        let further = further.all();
+        let splitter = Splitter::new(further.iter().map(|(section, heading)| (*section, heading.as_str())));
+        Layout { names: Section::ALL.map(Section::name).to_vec(), splitter: Some(splitter), empty }
+    }
+
+    /// The columns.
+    pub(crate) fn fields(&self) -> Vec<Field> {
+        self.names.iter().map(|name| column::with_roles(column::phi(name), &["section"])).collect()
+    }
+
+    /// By section its text, in the order of the columns: of texts that come one by one, or of one whole report.
+    pub(crate) fn texts(&self, cells: &[Option<&str>]) -> Vec<(&'p str, Option<String>)> {
+        let Some(splitter) = &self.splitter else {
+            let written = cells.iter().map(|cell| self.written(*cell).map(str::to_owned));
+            return self.names.iter().copied().zip(written).collect();
+        };
+        let whole = cells.first().and_then(|cell| self.written(*cell)).unwrap_or_default();
+        let mut found = splitter.split(whole);
+        let mut text_of = |name: &str| {
+            let place = found.iter().position(|(section, _)| section.name() == name)?;
+            let text = found.swap_remove(place).1;
+            self.written(Some(&text)).is_some().then_some(text)
+        };
+        self.names.iter().map(|name| (*name, text_of(name))).collect()
+    }
+
+    fn is_split(&self) -> bool {
+        self.splitter.is_some()
+    }
+
+    /// A text; none where the cell is empty or says that nothing was written.
+    fn written<'c>(&self, cell: Option<&'c str>) -> Option<&'c str> {
+        let text = cell?;
+        let bare = text.trim();
+        let nothing = bare.is_empty() || self.empty.iter().any(|e| e.trim().eq_ignore_ascii_case(bare));
+        (!nothing).then_some(text)
+    }
+}
+
+/// The sections of a report that comes with a conclusion of its own: the impression, where the text has none, and
+/// behind the text where that is not split.
+pub(crate) fn with_conclusion<'p>(
+    layout: &Layout<'p>,
+    text: Option<&str>,
+    conclusion: Option<&str>,
+) -> Vec<(&'p str, Option<String>)> {
+    if !layout.is_split() {
+        let whole: Vec<&str> = text.into_iter().chain(conclusion).collect();
+        return layout.texts(&[Some(&whole.join("\n\n"))]);
+    }
+    let mut texts = layout.texts(&[text]);
+    for (section, text) in &mut texts {
+        if *section == Section::Impression.name() && text.is_none() {
+            *text = conclusion.map(str::to_owned);
+        }
+    }
+    texts
+}
