@@ -4,8 +4,10 @@
 
 mod chat_server;
 mod checks;
+mod command;
 mod damage;
 mod diff;
+mod docs;
 mod drift;
 mod edits;
 mod examples;
@@ -19,6 +21,8 @@ mod real_volumes;
 mod revisions;
 mod sandbox;
 mod scheduling;
+mod schema;
+mod shell;
 mod stores;
 mod tidy;
 mod torture;

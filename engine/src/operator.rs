@@ -81,6 +81,12 @@ pub trait Operator: Send + Sync {
         Vec::new()
     }
 
+    /// What it needs of the machine beside processors, memory and GPUs (a server, a variable, a program), looked
+    /// at now, for `argent doctor`. Sends no cell and shows no secret. Default: it needs nothing.
+    fn surroundings(&self, _folder: &Path) -> Vec<Condition> {
+        Vec::new()
+    }
+
     /// The money and requests that `rows` (the pending rows) would cost, for the plan. Default: it is free.
     ///
     /// # Errors
@@ -112,6 +118,33 @@ pub struct Price {
     pub usd_min: Option<f64>,
     /// The most it may cost in US dollars; none where the price is not known.
     pub usd: Option<f64>,
+}
+
+/// Something that a step needs of the machine, and whether it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Condition {
+    /// What was looked at: `endpoint http://127.0.0.1:8000/v1`, `variable LLM_API_KEY`.
+    pub subject: String,
+    /// What was found.
+    pub found: String,
+    /// What to do; none where all is well.
+    pub advice: Option<String>,
+}
+
+impl Condition {
+    /// One that is met.
+    pub fn met(subject: impl Into<String>, found: impl Into<String>) -> Condition {
+        Condition { subject: subject.into(), found: found.into(), advice: None }
+    }
+
+    /// One that is not met, and what to do.
+    pub fn unmet(
+        subject: impl Into<String>,
+        found: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Condition {
+        Condition { subject: subject.into(), found: found.into(), advice: Some(advice.into()) }
+    }
 }
 
 /// A table that an operator reads.
