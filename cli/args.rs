@@ -48,6 +48,10 @@ pub(crate) enum Command {
     Ops(OpsArguments),
     /// Print the JSON Schema of pipelines, for editors
     Schema,
+    /// Make a folder with a pipeline that runs, to begin from
+    Init(InitArguments),
+    /// Say whether everything that a pipeline needs is there: files, servers, keys, programs, disk, GPUs
+    Doctor(DoctorArguments),
     /// Print a shell's completion script
     Completions(CompletionsArguments),
     /// Print a manual page
@@ -216,6 +220,22 @@ pub(crate) struct OpsArguments {
     /// Print Markdown, as in docs/operators, instead of text
     #[arg(long)]
     pub(crate) markdown: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArguments {
+    /// The folder: a new one, or one that is empty
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    #[command(flatten)]
+    pub(crate) spec: SpecArguments,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

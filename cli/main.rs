@@ -3,9 +3,11 @@
 mod args;
 mod check;
 mod diff;
+mod doctor;
 mod errors;
 mod forget;
 mod gc;
+mod init;
 mod markdown;
 mod metrics;
 mod ops;
@@ -51,6 +53,8 @@ fn main() -> ExitCode {
         Command::Errors(errors) => errors::errors(&arguments, errors),
         Command::Ops(ops) => ops::ops(ops),
         Command::Schema => schema::schema(),
+        Command::Init(init) => init::init(init),
+        Command::Doctor(doctor) => doctor::doctor(&arguments, doctor),
         Command::Completions(shell) => shell::completions(shell),
         Command::Man(man) => shell::man(man),
         Command::Forget(forget) => forget::forget(&arguments, forget),
