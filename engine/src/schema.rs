@@ -26,7 +26,8 @@ const CONDITION: &str =
 /// `use` names, and so is `from` where `ports` tells the operator's ports.
 pub fn full_schema(registry: &Registry, ports: &BTreeMap<String, Vec<Port>>) -> Value {
     let mut schema = spec_schema();
-    schema["title"] = json!("argent pipeline");
+    // Editors call every nameless mapping by the title of the whole.
+    schema.as_object_mut().map(|fields| fields.remove("title"));
     schema["properties"]["argent"]["const"] = json!(1);
     schema["properties"]["name"]["pattern"] = json!(NAME);
     schema["properties"]["params"]["additionalProperties"] = param();
@@ -42,10 +43,13 @@ pub fn full_schema(registry: &Registry, ports: &BTreeMap<String, Vec<Port>>) -> 
         cases.push(case(entry, ports.get(entry.name)));
     }
     let names: Vec<&str> = registry.entries().iter().map(|entry| entry.name).collect();
+    let docs: Vec<String> = registry.entries().iter().map(summary).collect();
     let step = &mut schema["$defs"]["StepShape"];
     step["allOf"] = json!(cases);
     let keys = &mut step["properties"];
     keys["use"]["enum"] = json!(names);
+    // Not of the standard: editors show it beside each word.
+    keys["use"]["markdownEnumDescriptions"] = json!(docs);
     keys["from"]["anyOf"] = json!([table(), tables()]);
     keys["expect"]["items"] = contract();
     keys["needs"] = needs(&keys["needs"]);
@@ -70,6 +74,12 @@ fn param() -> Value {
     });
     let value = json!({ "type": value_types, "description": "The default, whose type is the param's." });
     json!({ "anyOf": [value, { "type": "object", "additionalProperties": false, "properties": properties }] })
+}
+
+/// The first sentence of what an operator does, on one line.
+fn summary(entry: &Entry) -> String {
+    let text = entry.schema()["description"].as_str().unwrap_or_default().replace('\n', " ");
+    format!("{}.", text.split(". ").next().unwrap_or_default().trim_end_matches('.'))
 }
 
 fn table() -> Value {
@@ -128,8 +138,11 @@ fn add_parameters(entry: &Entry, definitions: &mut Value) {
         schema
     };
     for (name, definition) in inner.as_object().into_iter().flatten() {
-        definitions[format!("{}.{name}", entry.name)] = named(definition.clone());
+        let mut definition = named(definition.clone());
+        hide_behind_the_whole(&mut definition);
+        definitions[format!("{}.{name}", entry.name)] = definition;
     }
+    parameters["title"] = json!(entry.name);
     definitions[entry.name] = named(parameters);
 }
 
@@ -187,9 +200,18 @@ fn with_references(mut schema: Value, definitions: &Value) -> Value {
     for keyword in ["anyOf", "oneOf", "allOf"] {
         for branch in fields.get_mut(keyword).and_then(Value::as_array_mut).into_iter().flatten() {
             *branch = with_references(branch.take(), definitions);
+            hide_behind_the_whole(branch);
         }
     }
     schema
+}
+
+/// Takes the description from a part of a parameter's schema that is no word of its own: editors would show it in
+/// place of what the parameter is for.
+fn hide_behind_the_whole(part: &mut Value) {
+    if part.get("const").is_none() {
+        part.as_object_mut().map(|fields| fields.remove("description"));
+    }
 }
 
 /// The keywords that say what a value is for, not what it may be: editors look for them at the top.

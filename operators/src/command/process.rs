@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use argent_engine::Io;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
@@ -30,38 +30,37 @@ pub(super) fn run(
     limit: Option<Duration>,
     io: &Io,
 ) -> anyhow::Result<()> {
-    let log_path = place.log_path();
-    let log = File::create(&log_path)?;
-    let mut child = start(words, place, variables, &log, io)?;
+    let log = place.log_path();
+    let mut child = start(words, place, variables, &File::create(&log)?, io)?;
     let started = Instant::now();
-    let end = loop {
-        if has_ended(&child)? {
-            // What it left running in the background must not write into the next step.
-            signal(&child, Signal::KILL);
-            break Ok(child.wait()?);
-        }
+    while !has_ended(&child)? {
         if io.cancelled() {
-            break Err("was interrupted".to_owned());
+            stop(&mut child)?;
+            // Nobody wonders why: what it printed goes with its folder.
+            bail!("`{}` was interrupted", words[0]);
         }
         if let Some(limit) = limit.filter(|limit| started.elapsed() > *limit) {
-            break Err(format!("took longer than {} s (`timeout_s`) and was stopped", limit.as_secs()));
+            stop(&mut child)?;
+            let trouble = format!("took longer than {} s (`timeout_s`) and was stopped", limit.as_secs());
+            return Err(failure(&words[0], &trouble, &log)?);
         }
         std::thread::sleep(TICK);
-    };
-    let trouble = match end {
-        Ok(status) if status.success() => return Ok(()),
-        Ok(status) => ended(status),
-        Err(reason) => {
-            stop(&mut child)?;
-            reason
-        }
-    };
-    let program = &words[0];
-    if log.metadata()?.len() == 0 {
-        bail!("`{program}` {trouble}; it printed nothing");
     }
-    let copy = kept(&log_path)?;
-    bail!("`{program}` {trouble}; what it printed is in {} and may hold patient text", copy.display())
+    // What it left running in the background must not write into the next step.
+    signal(&child, Signal::KILL);
+    match child.wait()? {
+        status if status.success() => Ok(()),
+        status => Err(failure(&words[0], &ended(status), &log)?),
+    }
+}
+
+/// The error of a program in trouble, which says where to read what it printed.
+fn failure(program: &str, trouble: &str, log: &Path) -> anyhow::Result<anyhow::Error> {
+    if log.metadata()?.len() == 0 {
+        return Ok(anyhow!("`{program}` {trouble}; it printed nothing"));
+    }
+    let copy = kept(log)?;
+    Ok(anyhow!("`{program}` {trouble}; what it printed is in {} and may hold patient text", copy.display()))
 }
 
 /// A copy of what a program printed that outlives the step, readable by the user alone. It lies where the system
