@@ -35,7 +35,7 @@ pub fn full_schema(registry: &Registry, ports: &BTreeMap<String, Vec<Port>>) -> 
     schema["$defs"][REFERENCE] = json!({
         "type": "string",
         "pattern": "^\\$\\{[^{}]+\\}$",
-        "description": "A value that is put in, such as `${params.seed}`; it keeps its type.",
+        "$comment": "A value that is put in, such as `${params.seed}`; it keeps its type.",
     });
     let mut cases = Vec::new();
     for entry in registry.entries() {

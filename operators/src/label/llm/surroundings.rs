@@ -29,7 +29,7 @@ fn endpoint(step: &LabelLlm) -> Condition {
     let policy = RetryPolicy { timeout_seconds: TIMEOUT_SECONDS, ..RetryPolicy::default() };
     let client = match step.client(policy) {
         Ok(client) => client,
-        Err(error) => return Condition::unmet(subject, format!("{error:#}"), "mend `endpoint` in the spec"),
+        Err(error) => return unmet(subject, &format!("{error:#}"), "mend `endpoint` in the spec"),
     };
     let model = &step.endpoint.model;
     match client.models(&tokio::runtime::Handle::current()) {
@@ -46,14 +46,19 @@ fn endpoint(step: &LabelLlm) -> Condition {
         Err(Failure { kind: FailureKind::NotFound | FailureKind::Malformed, message, .. }) => {
             Condition::met(subject, format!("answers; {message}"))
         }
-        Err(failure) => Condition::unmet(subject, failure.message.clone(), advice(&failure)),
+        Err(failure) => unmet(subject, &failure.message, advice(&failure)),
     }
+}
+
+/// The condition of a message, which may say itself what to do.
+fn unmet(subject: String, message: &str, advice: &str) -> Condition {
+    let (found, advice) = message.split_once("; ").unwrap_or((message, advice));
+    Condition::unmet(subject, found, advice)
 }
 
 fn advice(failure: &Failure) -> &'static str {
     match failure.kind {
         FailureKind::Unauthorised => "give it a key that it takes, by `api_key: { env: NAME }`",
-        FailureKind::ConnectionRefused => "start it, or change `base_url`",
         _ => "look at the server, or change `base_url`",
     }
 }
