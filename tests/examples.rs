@@ -196,7 +196,7 @@ fn a_python_script_is_a_step() {
         "command",
         "select * from counts.summary",
         expect![[r#"
-        median words,11.0
+        median words,12.0
         reports,5.0"#]],
     );
 }
