@@ -68,7 +68,7 @@ fn mistakes_of_a_command_line_are_found_before_it_runs() {
         help: give the program the path, as {out} or as an option
         error: `run` does not say where the program finds the input `reports`
         help: add {in.reports} to the words, or take it out of `from`
-        error: `run` does not say where the program finds the output `errors`
+        error: `run` does not say where the program writes the output `errors`
         help: add {out.errors} to the words
         error: `run` names the file count.sh, which `inputs` does not declare
         help: add count.sh to `inputs`: then a change of it runs the step again
@@ -81,6 +81,24 @@ fn mistakes_of_a_command_line_are_found_before_it_runs() {
         error: the engine itself names a table `errors`
         error: the output `errors` has no columns"#]]
     .assert_eq(&lines.collect::<Vec<_>>().join("\n"));
+}
+
+#[test]
+fn a_placeholder_that_could_mean_several_tables_is_asked_for_a_name() {
+    let with = "{ run: \"sh count.sh {in} {in.a} {out}\", inputs: [count.sh], outputs: { main: { columns: { n: whole } } } }";
+    let sandbox = sandbox(with);
+    sandbox.write("p.yaml", &spec(with).replace("from: reports", "from: { a: reports, b: reports }"));
+    let said = sandbox.argent(&["check", "p.yaml"]);
+    let lines = said.err.lines().filter(|line| line.starts_with("error") || line.starts_with("help"));
+    expect![[r#"
+        error: `{in}` could be any of the step's 2 inputs
+        help: name the one that is meant: a, b
+        error: `run` does not say where the program finds the input `b`
+        help: add {in.b} to the words, or take it out of `from`"#]]
+    .assert_eq(&lines.collect::<Vec<_>>().join("\n"));
+    sandbox.write("p.yaml", &spec(with).replace("    from: reports\n", "").replace("{in.a} ", ""));
+    let said = sandbox.argent(&["check", "p.yaml"]);
+    assert!(said.err.contains("`{in}` means none: the step has no inputs"), "{}", said.err);
 }
 
 #[test]

@@ -1,21 +1,22 @@
 //! `command`: any program as a step.
 
 mod line;
+mod mistakes;
 mod outputs;
 mod process;
 mod surroundings;
 mod workplace;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use argent_engine::operator::{Condition, FILES, nearest};
+use argent_engine::operator::{Condition, FILES};
 use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use line::{CommandLine, Placeholder};
+use line::CommandLine;
 use outputs::{DeclaredTable, MAIN};
 use workplace::Workplace;
 
@@ -80,8 +81,8 @@ impl Operator for Command {
     }
 
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
-        let mut problems = self.line_problems(inputs);
-        problems.extend(self.file_problems(inputs));
+        let mut problems = mistakes::of_the_line(self, inputs);
+        problems.extend(mistakes::of_the_files(self, inputs));
         problems.extend(outputs::problems(&self.outputs));
         if !problems.is_empty() {
             return Err(problems);
@@ -123,121 +124,4 @@ impl Operator for Command {
     fn surroundings(&self, folder: &Path) -> Vec<Condition> {
         surroundings::conditions(self, folder)
     }
-}
-
-impl Command {
-    /// What is wrong with the command line, against the tables that there are.
-    fn line_problems(&self, inputs: &Inputs) -> Vec<Problem> {
-        let words = match self.run.checked() {
-            Ok(words) => words,
-            Err(reason) => return vec![Problem::at(["with", "run"], reason)],
-        };
-        let tables: Vec<&str> = self.tables(inputs);
-        let written: Vec<&str> = self.outputs.keys().map(String::as_str).collect();
-        let mut problems = Vec::new();
-        let mut used = BTreeSet::new();
-        for (place, word) in words.iter().enumerate() {
-            if let Some(advice) = line::meant_for_a_shell(word) {
-                let message = format!("`{word}` has no meaning here: no shell reads `run`");
-                problems.push(Problem::at(self.run.path(place), message).help(advice));
-            }
-            for placeholder in line::placeholders(word) {
-                let (names, what) = match &placeholder {
-                    Placeholder::In(_) => (&tables, "inputs"),
-                    Placeholder::Out(_) => (&written, "outputs"),
-                    Placeholder::Files => continue,
-                };
-                let one_of = |names: &[&str]| (names.len() == 1).then(|| names[0].to_owned());
-                let named = placeholder.name().map(str::to_owned).or_else(|| match &placeholder {
-                    // One table needs no name, nor does the step's own among several outputs.
-                    Placeholder::Out(_) if names.contains(&MAIN) => Some(MAIN.to_owned()),
-                    _ => one_of(names),
-                });
-                match named {
-                    Some(name) if names.contains(&name.as_str()) => {
-                        used.insert((what, name));
-                    }
-                    Some(name) => {
-                        let message = format!("`run` names `{name}`, which is not one of the step's {what}");
-                        problems.push(
-                            Problem::at(self.run.path(place), message).help(nearest(&name, names, what)),
-                        );
-                    }
-                    None => {
-                        let message = format!("`{placeholder}` could be any of the step's {}", names.len());
-                        let help = format!("name one of its {what}: {}", names.join(", "));
-                        problems.push(Problem::at(self.run.path(place), message).help(help));
-                    }
-                }
-            }
-        }
-        let unused = |names: &[&str], what: &'static str, help: &dyn Fn(&str) -> String| -> Vec<Problem> {
-            let absent = names.iter().filter(|name| !used.contains(&(what, (**name).to_owned())));
-            let problem = |name: &&str| {
-                let message =
-                    format!("`run` does not say where the program finds the {} `{name}`", singular(what));
-                Problem::at(["with", "run"], message).help(help(name))
-            };
-            absent.map(problem).collect()
-        };
-        problems.extend(unused(&tables, "inputs", &|name| {
-            format!("add {{in.{name}}} to the words, or take it out of `from`")
-        }));
-        problems.extend(unused(&written, "outputs", &|name| format!("add {{out.{name}}} to the words")));
-        problems
-    }
-
-    /// The names of the input tables.
-    fn tables<'a>(&self, inputs: &'a Inputs) -> Vec<&'a str> {
-        inputs.ports.keys().map(String::as_str).filter(|port| *port != FILES).collect()
-    }
-
-    /// What is wrong with the files: declared ones that are not there, and others that `run` names.
-    fn file_problems(&self, inputs: &Inputs) -> Vec<Problem> {
-        if !inputs.files_on_disk {
-            return Vec::new();
-        }
-        let mut problems = Vec::new();
-        let mut declared = BTreeSet::new();
-        let mut absent = Vec::new();
-        for (place, pattern) in self.inputs.iter().enumerate() {
-            let at = ["with".to_owned(), "inputs".into(), place.to_string()];
-            if Path::new(pattern).is_absolute() {
-                let message = "the files of a program lie relative to the spec, and this path does not";
-                problems.push(
-                    Problem::at(at, message).help("put the file beside the spec, or give it as a table"),
-                );
-                continue;
-            }
-            match argent_engine::table::matching_paths(&inputs.folder, std::slice::from_ref(pattern)) {
-                Ok(paths) if paths.is_empty() => {
-                    let problem = Problem::at(at, format!("no file matches {pattern}"));
-                    let folder = inputs.folder.display();
-                    absent.push(problem.help(format!("paths are relative to the spec, here {folder}")));
-                }
-                Ok(paths) => declared.extend(paths.into_iter().filter_map(|path| path.canonicalize().ok())),
-                Err(error) => problems.push(Problem::at(at, format!("{error:#}"))),
-            }
-        }
-        // Where there is no file at all, the engine says so.
-        if absent.len() < self.inputs.len() {
-            problems.extend(absent);
-        }
-        for (place, word) in self.run.words().iter().enumerate() {
-            for path in line::paths_in(word, place) {
-                let full = inputs.folder.join(path);
-                let Ok(real) = full.canonicalize() else { continue };
-                if real.is_file() && !declared.contains(&real) {
-                    let message = format!("`run` names the file {path}, which `inputs` does not declare");
-                    let help = format!("add {path} to `inputs`: then a change of it runs the step again");
-                    problems.push(Problem::at(self.run.path(place), message).help(help));
-                }
-            }
-        }
-        problems
-    }
-}
-
-fn singular(what: &str) -> &str {
-    what.trim_end_matches('s')
 }
