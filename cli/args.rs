@@ -4,9 +4,19 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// What a script reads of a command's end.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done; rows that failed do not change it
+  1    a step failed, or something that was looked for is wrong or absent
+  2    the spec or the command line is wrong
+  3    a budget stopped the run
+  4    a contract does not hold
+  130  interrupted";
+
 /// Runs pipelines of typed steps for radiology AI, does again only what changed, and answers SQL over all of it.
 #[derive(Debug, Parser)]
-#[command(name = "argent", version, propagate_version = true)]
+#[command(name = "argent", version, propagate_version = true, after_long_help = EXIT_CODES)]
 pub(crate) struct Arguments {
     /// The store's folder; else the nearest `.argent` upward, else beside the nearest `.git`, else beside the spec
     #[arg(long, global = true, env = "ARGENT_STORE", value_name = "DIR")]
@@ -38,6 +48,14 @@ pub(crate) enum Command {
     Ops(OpsArguments),
     /// Print the JSON Schema of pipelines, for editors
     Schema,
+    /// Make a folder with a pipeline that runs, to begin from
+    Init(InitArguments),
+    /// Say whether everything that a pipeline needs is there: files, servers, keys, programs, disk, GPUs
+    Doctor(DoctorArguments),
+    /// Print a shell's completion script
+    Completions(CompletionsArguments),
+    /// Print a manual page
+    Man(ManArguments),
     /// Remove what no pipeline, kept run or named run needs
     Gc(GcArguments),
     /// Remove every trace of the rows that a predicate names, in every version, and never take them in again
@@ -197,8 +215,44 @@ pub(crate) struct OpsArguments {
     #[arg(value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Print JSON instead of text
+    #[arg(long, conflicts_with = "markdown")]
+    pub(crate) json: bool,
+    /// Print Markdown, as in docs/operators, instead of text
+    #[arg(long)]
+    pub(crate) markdown: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArguments {
+    /// The folder: a new one, or one that is empty
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    #[command(flatten)]
+    pub(crate) spec: SpecArguments,
+    /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArguments {
+    /// The shell
+    #[arg(value_name = "SHELL", value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArguments {
+    /// The command; left out, argent itself
+    #[arg(value_name = "COMMAND")]
+    pub(crate) name: Option<String>,
+    /// Print the reference of all commands as Markdown, as in docs/cli.md, instead of a page for man
+    #[arg(long, conflicts_with = "name")]
+    pub(crate) markdown: bool,
 }
 
 #[derive(Debug, Args)]

@@ -3,18 +3,25 @@
 mod args;
 mod check;
 mod diff;
+mod doctor;
 mod errors;
 mod forget;
 mod gc;
+mod init;
+mod markdown;
 mod metrics;
 mod ops;
+mod parameters;
 mod plan;
 mod progress;
+mod reference;
 mod render;
 mod run;
 mod runs;
 mod schema;
 mod session;
+mod shell;
+mod shipped;
 #[cfg(feature = "sql")]
 mod sql;
 mod table;
@@ -46,6 +53,10 @@ fn main() -> ExitCode {
         Command::Errors(errors) => errors::errors(&arguments, errors),
         Command::Ops(ops) => ops::ops(ops),
         Command::Schema => schema::schema(),
+        Command::Init(init) => init::init(init),
+        Command::Doctor(doctor) => doctor::doctor(&arguments, doctor),
+        Command::Completions(shell) => shell::completions(shell),
+        Command::Man(man) => shell::man(man),
         Command::Forget(forget) => forget::forget(&arguments, forget),
         Command::Gc(gc) => gc::gc(&arguments, gc),
         Command::Verify(verify) => verify::verify(&arguments, verify),

@@ -2,11 +2,14 @@
 
 use std::process::ExitCode;
 
-use argent_engine::Kind;
-use argent_engine::operator::{Entry, NOT_IN_KEY, nearest};
+use argent_engine::Entry;
+use argent_engine::operator::nearest;
 use serde_json::{Value, json};
 
 use crate::args::OpsArguments;
+use crate::markdown;
+use crate::parameters::Parameter;
+use crate::reference::{self, ColumnPage, OutputPage, PortPage, Reference, first_sentence};
 use crate::session::WRONG;
 use crate::table::aligned;
 
@@ -14,16 +17,10 @@ use crate::table::aligned;
 pub(crate) fn ops(wanted: &OpsArguments) -> anyhow::Result<ExitCode> {
     let registry = argent_operators::registry();
     let Some(name) = &wanted.name else {
-        if wanted.json {
-            let all: Vec<Value> = registry.entries().iter().map(described).collect();
-            println!("{}", json!(all));
-        } else {
-            let rows: Vec<Vec<String>> = registry
-                .entries()
-                .iter()
-                .map(|e| vec![e.name.to_owned(), first_sentence(e.schema())])
-                .collect();
-            print!("{}", aligned(&["operator", "what it does"], &rows));
+        match (wanted.json, wanted.markdown) {
+            (true, _) => println!("{}", json!(all_described()?)),
+            (_, true) => print!("{}", markdown::operators(&reference::all()?)),
+            _ => print!("{}", list(registry.entries())),
         }
         return Ok(ExitCode::SUCCESS);
     };
@@ -32,48 +29,107 @@ pub(crate) fn ops(wanted: &OpsArguments) -> anyhow::Result<ExitCode> {
         eprintln!("error: there is no operator `{name}`; {}", nearest(name, &names, "operators"));
         return Ok(ExitCode::from(WRONG));
     };
-    match wanted.json {
-        true => println!("{}", described(entry)),
-        false => print!("{}", page(entry)),
+    let reference = reference::one(entry)?;
+    match (wanted.json, wanted.markdown) {
+        (true, _) => println!("{}", described(entry, &reference)),
+        (_, true) => print!("{}", markdown::operator(&reference)),
+        _ => print!("{}", page(&reference)),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn described(entry: &Entry) -> Value {
-    let per_row = matches!(entry.kind, Kind::Row(_));
-    json!({ "name": entry.name, "revision": entry.revision, "per_row": per_row, "parameters": entry.schema() })
+fn list(entries: &[Entry]) -> String {
+    let doc = |entry: &Entry| first_sentence(entry.schema()["description"].as_str().unwrap_or_default());
+    let rows: Vec<Vec<String>> = entries.iter().map(|e| vec![e.name.to_owned(), doc(e)]).collect();
+    aligned(&["operator", "what it does"], &rows)
 }
 
-fn page(entry: &Entry) -> String {
-    let schema = entry.schema();
-    let mut text = format!("{}\n\n{}\n", entry.name, schema["description"].as_str().unwrap_or_default());
-    if let Kind::Row(port) = entry.kind {
+fn all_described() -> anyhow::Result<Vec<Value>> {
+    let registry = argent_operators::registry();
+    let references = reference::all()?;
+    Ok(registry.entries().iter().zip(&references).map(|(entry, page)| described(entry, page)).collect())
+}
+
+/// An operator for programs: `parameters` is the JSON Schema.
+fn described(entry: &Entry, reference: &Reference) -> Value {
+    json!({
+        "name": reference.name,
+        "revision": reference.revision,
+        "per_row": reference.row_port.is_some(),
+        "row_port": reference.row_port,
+        "doc": reference.doc,
+        "ports": reference.ports,
+        "parameters": entry.schema(),
+        "outputs": reference.outputs,
+        "key": reference.key,
+        "example": reference.example,
+    })
+}
+
+/// An operator for people at a terminal.
+fn page(reference: &Reference) -> String {
+    let mut text = format!("{}\n\n{}\n", reference.name, reference.doc);
+    if let Some(port) = reference.row_port {
         text.push_str(&format!("\nRow by row: only rows of `{port}` that are new or changed are made.\n"));
     }
-    let required: Vec<&str> =
-        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-        let need = match (required.contains(&name.as_str()), property.get("default")) {
-            (true, _) => "required".to_owned(),
-            (false, Some(default)) => format!("default {default}"),
-            (false, None) => "optional".to_owned(),
-        };
-        text.push_str(&format!("\n  {name} ({need})\n"));
-        text.push_str(&format!("      {}\n", description(property, schema)));
-        if let Some(reason) = property.get(NOT_IN_KEY).and_then(Value::as_str) {
-            text.push_str(&format!("      not in the key: {reason}\n"));
-        }
+    text.push_str("\nreads\n");
+    if reference.ports.is_empty() {
+        text.push_str("  no table\n");
+    }
+    reference.ports.iter().for_each(|port| text.push_str(&port_text(port)));
+    if !reference.parameters.is_empty() {
+        text.push_str("\nparameters\n");
+    }
+    reference.parameters.iter().for_each(|parameter| text.push_str(&parameter_text(parameter)));
+    text.push_str("\nmakes\n");
+    reference.outputs.iter().for_each(|output| text.push_str(&output_text(output)));
+    text.push_str("\nwhat enters the key\n");
+    reference.key.iter().for_each(|line| text.push_str(&format!("  - {line}\n")));
+    text.push_str("\nexample\n");
+    for line in reference.example.lines() {
+        text.push_str(format!("  {line}").trim_end());
+        text.push('\n');
     }
     text
 }
 
-fn description(property: &Value, root: &Value) -> String {
-    let own = property["description"].as_str();
-    let referred = property["$ref"].as_str().and_then(|r| root.pointer(r.trim_start_matches('#')));
-    own.or(referred.and_then(|r| r["description"].as_str())).unwrap_or_default().replace('\n', " ")
+fn port_text(port: &PortPage) -> String {
+    let name = if port.name.is_empty() { "any name" } else { port.name };
+    let need = if port.optional { "optional" } else { "required" };
+    format!("  {name} ({need})\n      {}\n{}", port.doc, columns_text(&port.columns))
 }
 
-fn first_sentence(schema: &Value) -> String {
-    let text = schema["description"].as_str().unwrap_or_default().replace('\n', " ");
-    text.split(". ").next().unwrap_or_default().trim_end_matches('.').to_owned()
+fn parameter_text(parameter: &Parameter) -> String {
+    let bounds = if parameter.bounds.is_empty() { String::new() } else { format!(", {}", parameter.bounds) };
+    let mut text = format!("  {} ({}{bounds}; {})\n", parameter.path, parameter.kind, parameter.need());
+    if !parameter.doc.is_empty() {
+        text.push_str(&format!("      {}\n", parameter.doc));
+    }
+    for (value, doc) in parameter.values.iter().filter(|(_, doc)| !doc.is_empty()) {
+        text.push_str(&format!("      {value}: {doc}\n"));
+    }
+    if let Some(reason) = &parameter.not_in_key {
+        text.push_str(&format!("      not in the key: {reason}\n"));
+    }
+    text
+}
+
+fn output_text(output: &OutputPage) -> String {
+    let name = if output.name.is_empty() { "the step's table" } else { &output.name };
+    let keys = match output.keys.as_slice() {
+        [] => String::new(),
+        keys => format!(", a row per {}", keys.join(", ")),
+    };
+    format!("  {name}{keys}\n{}", columns_text(&output.columns))
+}
+
+fn columns_text(columns: &[ColumnPage]) -> String {
+    let row = |column: &ColumnPage| {
+        let unit = if column.unit.is_empty() { String::new() } else { format!(", {}", column.unit) };
+        let doc = if column.carried { "Carried along." } else { column.doc };
+        vec![column.name.clone(), format!("{}{unit}", column.kind), column.roles.join(" "), doc.to_owned()]
+    };
+    let rows: Vec<Vec<String>> = columns.iter().map(row).collect();
+    let table = aligned(&["", "", "", ""], &rows);
+    table.lines().skip(1).map(|line| format!("      {line}\n")).collect()
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::args::{Arguments, RunArguments};
 use crate::metrics;
 use crate::progress::Progress;
-use crate::session::{interruption, options, pipeline, runtime, store};
+use crate::session::{interruption, options, pipeline, runtime, store, store_root};
 use crate::table::count;
 
 /// Runs a pipeline.
@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &Arguments, run: &RunArguments) -> anyhow::Result<E
     let cancelled = interruption()?;
     let progress = Progress::new(run.work.json);
     if !run.work.json {
-        eprintln!("store {}", store.root().display());
+        eprintln!("store {}", store_root(arguments, Some(&run.spec.spec))?.display());
     }
     let engine = Engine {
         pipeline: &pipeline,

@@ -70,7 +70,8 @@ pub(crate) fn existing_store(arguments: &Arguments, spec: Option<&Path>) -> anyh
     Store::open(&root).with_context(|| format!("the store {} does not open", root.display()))
 }
 
-fn store_root(arguments: &Arguments, spec: Option<&Path>) -> anyhow::Result<PathBuf> {
+/// Where the store lies that belongs to a spec, or to the current folder, whether it is there or not.
+pub(crate) fn store_root(arguments: &Arguments, spec: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(store) = &arguments.store {
         return Ok(store.clone());
     }

@@ -170,6 +170,11 @@ impl Heard {
 fn serve(stream: &TcpStream, shared: &Shared) {
     let mut reader = BufReader::new(stream);
     while let Some((headers, body)) = read_request(&mut reader) {
+        if headers.starts_with("GET /v1/models ") {
+            let models = json!({ "object": "list", "data": [{ "id": "m", "object": "model" }] });
+            write_reply(stream, 200, "", &models.to_string());
+            continue;
+        }
         let (place, heard) = note(shared, headers, body);
         let behaviour = shared.behaviour.lock().unwrap().clone();
         let kept_open = send(stream, &heard, behaviour(&heard));
@@ -199,6 +204,9 @@ fn read_request(reader: &mut BufReader<&TcpStream>) -> Option<(String, Value)> {
         if reader.read_line(&mut headers).ok()? == 0 {
             return None;
         }
+    }
+    if headers.starts_with("GET ") {
+        return Some((headers, Value::Null));
     }
     assert!(headers.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{headers}");
     let lower = headers.to_lowercase();

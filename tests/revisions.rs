@@ -287,6 +287,14 @@ steps:
     use: sql
     from: { rules: rules }
     with: { keys: [finding, state], query: "select finding, state, count(*) as n, avg(n_letters) as letters from (select *, length(evidence) as n_letters from rules) group by finding, state" }
+  through_csv:
+    use: command
+    from: rules
+    with: { run: "cp {in} {out}", format: csv, outputs: { main: { columns: { id: id, finding: text, state: text, score: number, evidence: phi }, keys: [id, finding] } } }
+  through_parquet:
+    use: command
+    from: rules
+    with: { run: "cp {in} {out}", outputs: { main: { columns: { id: id, finding: text, state: text, score: number, evidence: phi }, keys: [id, finding] } } }
 
   scored: { use: reports.table, with: { path: scores.csv, id: id, text: note, keep: [patient, score, state] } }
   predictions_read: { use: sql, from: { scored: scored }, with: { keys: [id, finding], query: "select id, 'nodule' as finding, cast(score as double) as score from scored" } }

@@ -56,6 +56,8 @@ impl Sandbox {
     pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_argent"));
         command.args(words).current_dir(self.folder.path()).env_clear().env("NO_COLOR", "1");
+        // Steps may be programs, which are looked for where the user's are.
+        command.envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         // One step at a time, so that what is said comes in one order; a test of parallel steps says otherwise.
         command.env("ARGENT_JOBS", "1");
         command.envs(self.variables.iter().map(|(k, v)| (k, v)));
@@ -103,6 +105,15 @@ pub(crate) fn steps(out: &str) -> Vec<String> {
 /// The project's root.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Whether there is a Python to run scripts with; else a word about it.
+pub(crate) fn has_python() -> bool {
+    let found = Command::new("python3").arg("--version").output().is_ok_and(|said| said.status.success());
+    if !found {
+        println!("skipped: there is no python3");
+    }
+    found
 }
 
 /// A folder of real data beside the project; none, with a word about it, where it is absent.

@@ -187,7 +187,7 @@ steps:
         below                blocked   waits for gpu
         cpu                  failed    the step needs 3 cpu, and there are 1 (--jobs)
         gpu                  failed    the step needs 1 gpu, and this argent was built without GPU support; it does not fall back to the CPU
-        store @/.argent"#]]
+        store .argent"#]]
     .assert_eq(&lines.join("\n"));
 }
 

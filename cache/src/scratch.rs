@@ -4,7 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use tempfile::{Builder, NamedTempFile};
+use tempfile::{Builder, NamedTempFile, TempDir};
 
 use crate::durable::{create_private_folder, is_at};
 
@@ -41,6 +41,11 @@ impl Scratch {
     /// A new file readable by the owner alone (mode 0600), removed when dropped.
     pub(crate) fn file(&self) -> io::Result<NamedTempFile> {
         Builder::new().prefix("").tempfile_in(&self.folder)
+    }
+
+    /// A new folder open to the owner alone (mode 0700), removed when dropped.
+    pub(crate) fn folder(&self) -> io::Result<TempDir> {
+        Builder::new().prefix("").tempdir_in(&self.folder)
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context, Result, bail};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
 use crate::digest::{Digest, Secret};
 use crate::durable::{create_private_folder, is_at, storage_error, sync_folder};
@@ -248,12 +248,24 @@ impl Store {
         Ok(self.scratch_file().map_err(|error| storage_error(self.root(), "make a temporary file", error))?)
     }
 
+    /// A folder for unfinished files, removed when dropped, and by the next process if this one is killed.
+    ///
+    /// It is an error if the store cannot be written.
+    pub fn temporary_folder(&self) -> Result<TempDir> {
+        let made = self.in_scratch(Scratch::folder);
+        Ok(made.map_err(|error| storage_error(self.root(), "make a temporary folder", error))?)
+    }
+
     fn scratch_file(&self) -> io::Result<NamedTempFile> {
+        self.in_scratch(Scratch::file)
+    }
+
+    fn in_scratch<T>(&self, make: impl Fn(&Scratch) -> io::Result<T>) -> io::Result<T> {
         let mut scratch = lock(&self.inner.scratch);
         match &*scratch {
-            Some(scratch) => scratch.file(),
+            Some(scratch) => make(scratch),
             // Not made when the store is opened: a store that cannot be written can still be read.
-            None => scratch.insert(Scratch::create(&self.root().join("tmp"))?).file(),
+            None => make(scratch.insert(Scratch::create(&self.root().join("tmp"))?)),
         }
     }
 

@@ -14,6 +14,7 @@ use argent_cache::{BlobError, Digest, Memo, Stats, Store};
 use arrow::array::{BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 
 use crate::column;
 use crate::event::Event;
@@ -341,6 +342,15 @@ impl Io<'_> {
     pub fn side_finder(&self) -> impl Fn(&str) -> anyhow::Result<PathBuf> + Send + Sync + use<> {
         let (store, damage) = (self.store.clone(), self.damage.clone());
         move |digest| damage.note(store.path(&digest.parse()?))
+    }
+
+    /// A folder for unfinished files of the step, readable by the user alone. It is removed when it is dropped, or
+    /// by the next process if this one is killed.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn scratch(&self) -> anyhow::Result<TempDir> {
+        self.store.temporary_folder()
     }
 
     /// Tells how far the step is.

@@ -28,6 +28,7 @@ mod pools;
 pub mod recipe;
 mod rows;
 mod schedule;
+pub mod schema;
 pub mod shape;
 pub mod spec;
 mod statics;

@@ -83,6 +83,12 @@ pub trait Operator: Send + Sync {
         Vec::new()
     }
 
+    /// What it needs of the machine beside processors, memory and GPUs (a server, a variable, a program), looked
+    /// at now, for `argent doctor`. Sends no cell and shows no secret. Default: it needs nothing.
+    fn surroundings(&self, _folder: &Path) -> Vec<Condition> {
+        Vec::new()
+    }
+
     /// The money and requests that `rows` (pending rows, perhaps not all of them) would cost, for the plan. Default:
     /// it is free.
     ///
@@ -128,6 +134,33 @@ impl Price {
             usd_min: sum(self.usd_min, other.usd_min),
             usd: sum(self.usd, other.usd),
         }
+    }
+}
+
+/// Something that a step needs of the machine, and whether it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Condition {
+    /// What was looked at: `endpoint http://127.0.0.1:8000/v1`, `variable LLM_API_KEY`.
+    pub subject: String,
+    /// What was found.
+    pub found: String,
+    /// What to do; none where all is well.
+    pub advice: Option<String>,
+}
+
+impl Condition {
+    /// One that is met.
+    pub fn met(subject: impl Into<String>, found: impl Into<String>) -> Condition {
+        Condition { subject: subject.into(), found: found.into(), advice: None }
+    }
+
+    /// One that is not met, and what to do.
+    pub fn unmet(
+        subject: impl Into<String>,
+        found: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Condition {
+        Condition { subject: subject.into(), found: found.into(), advice: Some(advice.into()) }
     }
 }
 

@@ -25,6 +25,13 @@ impl Default for Resources {
     }
 }
 
+impl Resources {
+    /// What a step with these `needs` lacks here; none where it can run.
+    pub fn lack(&self, needs: &BTreeMap<String, u32>) -> Option<String> {
+        Pools::new(self).refusal(&Demand::new(needs, Vec::new()))
+    }
+}
+
 /// What a step asks for: the names under `needs`, and what only one step may use at a time.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Demand {
@@ -53,7 +60,7 @@ pub(crate) struct Pools {
 }
 
 /// The names that `needs` understands.
-const NEEDS: [&str; 3] = ["cpu", "gpu", "memory_gb"];
+pub(crate) const NEEDS: [&str; 3] = ["cpu", "gpu", "memory_gb"];
 
 impl Demand {
     pub(crate) fn new(needs: &BTreeMap<String, u32>, alone: Vec<String>) -> Demand {

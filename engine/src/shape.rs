@@ -40,6 +40,11 @@ pub fn check(node: &Node, schema: &Value, what: &str) -> Vec<Diagnostic> {
     mistakes
 }
 
+/// A schema of `root` in plain words, as messages say it after "expected": `a list of 3 numbers`.
+pub fn in_words(schema: &Value, root: &Value) -> String {
+    Checker { root, what: "" }.phrase(schema)
+}
+
 /// The name that is probably meant by `wanted`, if one is near: at most a third of its characters differ, or
 /// the unit behind it is left out (`spacing` for `spacing_mm`).
 pub fn closest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

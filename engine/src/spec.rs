@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::diagnostic::{Diagnostic, Level, Sources, Span};
 use crate::drift::Rerun;
-use crate::operator::{Registry, nearest};
+use crate::operator::nearest;
 use crate::shape;
 use crate::yaml::{self, Entry, Kind, Node};
 
@@ -198,51 +198,6 @@ pub fn read(path: &Path, given: &Given, sources: &mut Sources) -> (Option<Spec>,
 pub fn spec_schema() -> Value {
     let generator = schemars::generate::SchemaSettings::draft2020_12().into_generator();
     generator.into_root_schema_for::<SpecShape>().to_value()
-}
-
-/// The JSON Schema of a spec file with each operator's parameters, for editors: `with` is checked against the
-/// operator that `use` names.
-pub fn full_schema(registry: &Registry) -> Value {
-    let mut schema = spec_schema();
-    let mut cases = Vec::new();
-    for entry in registry.entries() {
-        let mut parameters = entry.schema().clone();
-        let inner = parameters.as_object_mut().and_then(|p| p.remove("$defs"));
-        parameters.as_object_mut().map(|p| p.remove("$schema"));
-        rename_references(&mut parameters, entry.name);
-        for (name, mut definition) in inner.as_ref().and_then(Value::as_object).cloned().unwrap_or_default() {
-            rename_references(&mut definition, entry.name);
-            schema["$defs"][format!("{}.{name}", entry.name)] = definition;
-        }
-        schema["$defs"][entry.name] = parameters;
-        cases.push(json!({
-            "if": { "properties": { "use": { "const": entry.name } } },
-            "then": { "properties": { "with": { "$ref": format!("#/$defs/{}", entry.name) } } },
-        }));
-    }
-    let names: Vec<&str> = registry.entries().iter().map(|e| e.name).collect();
-    let step = &mut schema["$defs"]["StepShape"];
-    step["properties"]["use"]["enum"] = json!(names);
-    step["allOf"] = json!(cases);
-    schema
-}
-
-/// Gives an operator's definitions names of their own, so that all fit into one schema.
-fn rename_references(value: &mut Value, operator: &str) {
-    match value {
-        Value::Object(fields) => {
-            for (name, field) in fields {
-                match (name.as_str(), &*field) {
-                    ("$ref", Value::String(target)) => {
-                        *field = json!(target.replace("#/$defs/", &format!("#/$defs/{operator}.")));
-                    }
-                    _ => rename_references(field, operator),
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| rename_references(item, operator)),
-        _ => {}
-    }
 }
 
 /// Whether any of the diagnostics is an error.

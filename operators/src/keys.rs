@@ -152,8 +152,8 @@ fn a_parameter_that_enters_the_key_in_another_way_does_so() {
                 node.unwrap_or_else(|| panic!("the pipeline of this test has no step of {}", entry.name));
             let by_content = node.files.contains_key(parameter);
             let reads = node.signature.reads.get(FILES);
-            let by_rows =
-                parameter == "path" && reads.is_some_and(|read| read.contains(&"digest".to_owned()));
+            let by_rows = ["path", "inputs"].contains(&parameter.as_str())
+                && reads.is_some_and(|read| read.contains(&"digest".to_owned()));
             assert!(by_content || by_rows, "{}: `{parameter}` says `{reason}`, and does not", entry.name);
         }
     }
@@ -214,6 +214,7 @@ steps:
   rules: { use: label.rules, from: reports, with: { findings: pack.yaml } }
   llm: { use: label.llm, from: reports, with: { findings: pack.yaml, prompt: prompt.md, endpoint: { base_url: \"http://127.0.0.1:1/v1\", model: m } } }
   policy: { use: label.policy, from: rules, with: { findings: pack.yaml } }
+  program: { use: command, from: rules, with: { run: \"sh count.sh {in} {out}\", inputs: [count.sh], outputs: { main: { columns: { n: whole } } } } }
 ";
     if cfg!(feature = "sql") { format!("{steps}{query}") } else { steps.to_owned() }
 }
@@ -226,6 +227,7 @@ fn folder() -> TempDir {
     write(&folder, "prompt.md", PROMPT);
     write(&folder, "reports.csv", "id,text\nr1,A small effusion.\n");
     write(&folder, "labels.csv", "id,effusion\nr1,1\n");
+    write(&folder, "count.sh", "checking runs no program");
     write(&folder, "v.nii", "checking reads no volume");
     for file in ["letter.txt", "resources.ndjson", "messages.hl7"] {
         write(&folder, file, "checking reads no text");

@@ -1,5 +1,7 @@
 //! Does: one file per operator, a typed struct that turns tables into a table.
 
+pub mod columns;
+pub mod command;
 pub mod demo;
 pub mod embed;
 pub mod eval;
@@ -45,6 +47,7 @@ pub fn registry() -> Registry {
         Entry::new::<embed::images::EmbedImages>("embed.images", 1, embed::images::KIND),
         Entry::new::<eval::classification::EvalClassification>("eval.classification", 1, Kind::Table).quick(),
     ];
+    entries.push(Entry::new::<command::Command>("command", 1, Kind::Table));
     #[cfg(feature = "sql")]
     entries.push(Entry::new::<sql::operator::Sql>("sql", 1, Kind::Table).quick().remembered());
     Registry::new(entries)

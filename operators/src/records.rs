@@ -69,6 +69,30 @@ pub fn open(path: &Path, name: &str) -> anyhow::Result<Records> {
     }
 }
 
+/// Writes a table as comma-separated values under a line of names: null is an empty cell, a list is JSON.
+///
+/// # Errors
+/// When the file cannot be written, or a column is of a type that has no text.
+pub fn write_csv(path: &Path, batch: &RecordBatch) -> anyhow::Result<()> {
+    let mut writer = csv::Writer::from_path(path)?;
+    writer.write_record(batch.schema_ref().fields().iter().map(|field| field.name()))?;
+    let options = FormatOptions::default();
+    let formats: Vec<ArrayFormatter> = batch
+        .columns()
+        .iter()
+        .map(|column| ArrayFormatter::try_new(column, &options))
+        .collect::<Result<_, _>>()?;
+    for row in 0..batch.num_rows() {
+        let cell = |(column, format): (&arrow::array::ArrayRef, &ArrayFormatter)| match column.is_null(row) {
+            true => Ok(String::new()),
+            false => format.value(row).try_to_string(),
+        };
+        let cells: Vec<String> = batch.columns().iter().zip(&formats).map(cell).collect::<Result<_, _>>()?;
+        writer.write_record(cells)?;
+    }
+    Ok(writer.flush()?)
+}
+
 fn ending(name: &str) -> String {
     name.rsplit('.').next().unwrap_or("").to_ascii_lowercase()
 }

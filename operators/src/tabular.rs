@@ -220,7 +220,31 @@ fn missing_in(path: &Path, named: &[(Vec<String>, String)]) -> Vec<Problem> {
     absent
         .map(|(place, column)| {
             Problem::at(place.clone(), format!("`{shown}` has no column `{column}`"))
-                .help(nearest(column, &names, "columns"))
+                .help(other_separator(&columns).unwrap_or_else(|| nearest(column, &names, "columns")))
         })
         .collect()
+}
+
+/// What to do about a header that is one column because its names are separated in another way.
+fn other_separator(columns: &[String]) -> Option<String> {
+    let [only] = columns else { return None };
+    let separator = [';', '\t', '|', ','].into_iter().find(|separator| only.contains(*separator))?;
+    let advice = "columns of .csv files are separated by commas, of .tsv files by tabs: write the file anew";
+    Some(format!("the header is one column, with `{}` in it; {advice}", separator.escape_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_of_one_column_is_told_from_one_with_another_separator() {
+        let said = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            other_separator(&names).map(|help| help.split("; ").next().unwrap_or_default().to_owned())
+        };
+        assert_eq!(said(&["id;text"]).as_deref(), Some("the header is one column, with `;` in it"));
+        assert_eq!(said(&["id\ttext"]).as_deref(), Some("the header is one column, with `\\t` in it"));
+        assert_eq!((said(&["id"]), said(&["id", "a;b"])), (None, None));
+    }
 }

@@ -14,6 +14,7 @@ use crate::backoff::RetryPolicy;
 use crate::egress::Egress;
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::failure::{Failure, FailureKind};
+use crate::models::read_models;
 use crate::outcome::{read_response, wants_max_completion_tokens};
 use crate::pace::Pace;
 use crate::request::Request;
@@ -110,6 +111,25 @@ impl Client {
                 let _ = stop.send(true);
             }
         }
+    }
+}
+
+impl Client {
+    /// The names of the models that the endpoint has. It is asked once; the request carries the key and no text.
+    ///
+    /// Blocks the calling thread, which must not be one of `runtime`.
+    ///
+    /// # Errors
+    /// Why there is no list: nothing listens, the key is refused, or the server keeps no list.
+    pub fn models(&self, runtime: &Handle) -> Result<Vec<String>, Failure> {
+        let (sender, answered) = mpsc::channel();
+        let shared = self.shared.clone();
+        runtime.spawn(async move {
+            // The caller has given up only where it panicked.
+            let _ = sender.send(shared.transport.models().await);
+        });
+        let stopped = || Failure::new(FailureKind::Stopped, "the runtime ended before there was an answer");
+        read_models(&answered.recv().unwrap_or_else(|_| Err(stopped()))?)
     }
 }
 

@@ -72,6 +72,15 @@ pub enum EndpointError {
 impl Endpoint {
     /// The address to which requests go.
     pub(crate) fn chat_url(&self) -> Result<Url, EndpointError> {
+        self.url("chat/completions")
+    }
+
+    /// The address of the list of models.
+    pub(crate) fn models_url(&self) -> Result<Url, EndpointError> {
+        self.url("models")
+    }
+
+    fn url(&self, last: &str) -> Result<Url, EndpointError> {
         let wrong = |reason: &str| EndpointError::BaseUrl { reason: reason.to_owned() };
         let mut url = Url::parse(self.base_url.trim()).map_err(|error| wrong(&error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
@@ -83,7 +92,7 @@ impl Endpoint {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(wrong("it has a part after ? or #"));
         }
-        let path = format!("{}/chat/completions", url.path().trim_end_matches('/'));
+        let path = format!("{}/{last}", url.path().trim_end_matches('/'));
         url.set_path(&path);
         Ok(url)
     }

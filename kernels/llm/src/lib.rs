@@ -19,6 +19,7 @@ mod egress;
 mod endpoint;
 mod failure;
 mod labels;
+mod models;
 mod outcome;
 mod pace;
 mod price;

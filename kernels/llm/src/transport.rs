@@ -27,6 +27,7 @@ const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 pub(crate) struct Transport {
     http: reqwest::Client,
     url: Url,
+    models_url: Url,
     api_key: Option<ApiKey>,
 }
 
@@ -48,6 +49,7 @@ impl Transport {
         timeout_seconds: f64,
     ) -> Result<Self, EndpointError> {
         let url = endpoint.chat_url()?;
+        let models_url = endpoint.models_url()?;
         let host = egress.check(&url)?;
         // An error says that the process has a provider already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -66,21 +68,28 @@ impl Transport {
         let http = builder
             .build()
             .map_err(|error| EndpointError::Transport { reason: root_cause(&error).to_string() })?;
-        Ok(Self { http, url, api_key: endpoint.api_key.clone() })
+        Ok(Self { http, url, models_url, api_key: endpoint.api_key.clone() })
     }
 
     /// Posts a body and reads the whole response.
     pub(crate) async fn post(&self, body: &Value) -> Result<Response, Failure> {
-        let mut response =
-            self.http.post(self.url.clone()).json(body).send().await.map_err(|e| broken(&e))?;
+        self.exchange(self.http.post(self.url.clone()).json(body)).await
+    }
+
+    /// Gets the list of models, and reads the whole response.
+    pub(crate) async fn models(&self) -> Result<Response, Failure> {
+        self.exchange(self.http.get(self.models_url.clone())).await
+    }
+
+    async fn exchange(&self, request: reqwest::RequestBuilder) -> Result<Response, Failure> {
+        let mut response = request.send().await.map_err(|e| broken(&e))?;
         if response.status().is_redirection() {
             return Err(redirected(&self.url, response.headers()));
         }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|e| broken(&e))? {
             if body.len() + chunk.len() > MAX_BODY_BYTES {
-                let message =
-                    format!("a response of more than {MAX_BODY_BYTES} bytes, expected a chat completion");
+                let message = format!("a response of more than {MAX_BODY_BYTES} bytes, expected less");
                 return Err(Failure::new(FailureKind::Malformed, message));
             }
             body.extend_from_slice(&chunk);

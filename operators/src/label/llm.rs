@@ -3,14 +3,16 @@
 mod batch;
 mod purse;
 mod question;
+mod surroundings;
 pub(crate) mod tries;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use argent_cache::Digest;
-use argent_engine::operator::{ConfigFiles, Price as PlannedPrice};
+use argent_engine::operator::{Condition, ConfigFiles, Price as PlannedPrice};
 use argent_engine::table::Rows;
 use argent_engine::{Inputs, Io, Operator, Port, Problem, RowError, Signature, column};
 use argent_llm::{Answer, Price, Usage};
@@ -258,6 +260,10 @@ impl Operator for LabelLlm {
 
     fn endpoints(&self) -> Vec<String> {
         vec![self.endpoint.base_url.clone()]
+    }
+
+    fn surroundings(&self, _folder: &Path) -> Vec<Condition> {
+        surroundings::conditions(self)
     }
 
     fn price(&self, rows: &RecordBatch, io: &Io) -> anyhow::Result<Option<PlannedPrice>> {

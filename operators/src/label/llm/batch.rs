@@ -9,7 +9,9 @@ use anyhow::{Context, bail};
 use argent_cache::lock::Lock;
 use argent_cache::{Digest, Memo, Stats};
 use argent_engine::{Io, RowError};
-use argent_llm::{Answer, ApiKey, Client, Egress, Ending, Endpoint, Failure, FailureKind, Request, Usage};
+use argent_llm::{
+    Answer, ApiKey, Client, Egress, Ending, Endpoint, Failure, FailureKind, Request, RetryPolicy, Usage,
+};
 
 use super::purse::Purse;
 use super::question::{ASKED, Question, estimate};
@@ -69,7 +71,7 @@ impl<'a, 'b> Batch<'a, 'b> {
         if self.io.max_usd().is_some() && self.operator.price.is_none() {
             bail!("a limit of dollars is set and the step has no `price`; what it would cost is not known");
         }
-        let client = self.operator.client()?;
+        let client = self.operator.client(RetryPolicy::default())?;
         let purse = RefCell::new(Purse::new(self.limit()));
         let mut queue: VecDeque<usize> = (0..to_send.len()).collect();
         // A budget ends a round early; once the answers under way have told what they cost, there may be money
@@ -294,7 +296,7 @@ fn claimed(
 }
 
 impl LabelLlm {
-    fn client(&self) -> anyhow::Result<Client> {
+    pub(super) fn client(&self, policy: RetryPolicy) -> anyhow::Result<Client> {
         let api_key = match &self.endpoint.api_key {
             Some(secret) => {
                 let value = std::env::var(&secret.env);
@@ -313,6 +315,6 @@ impl LabelLlm {
             EgressParameter::Private => Egress::PrivateOnly,
             EgressParameter::Allow => Egress::Allow,
         };
-        Ok(Client::new(endpoint, egress)?)
+        Ok(Client::with_policy(endpoint, egress, policy)?)
     }
 }

@@ -1,0 +1,97 @@
+//! What is built into the program of `pipelines/`: the examples, and what they read. They tell what an operator's
+//! ports and columns are, wherever the program was put.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+macro_rules! shipped {
+    ($($path:literal),* $(,)?) => {
+        &[$(($path, include_str!(concat!("../pipelines/", $path)))),*]
+    };
+}
+
+/// By path below `pipelines/`: the text. The tests say when one is missing.
+const FILES: &[(&str, &str)] = shipped![
+    "examples/command.yaml",
+    "examples/data/count_words.py",
+    "examples/data/findings.yaml",
+    "examples/data/labels-long.tsv",
+    "examples/data/labels.csv",
+    "examples/data/more-reports.jsonl",
+    "examples/data/reports.csv",
+    "examples/data/scans.csv",
+    "examples/demo.chest_ct.yaml",
+    "examples/embed.images.yaml",
+    "examples/eval.classification.yaml",
+    "examples/label.llm.yaml",
+    "examples/label.policy.yaml",
+    "examples/label.rules.yaml",
+    "examples/labels.table.yaml",
+    "examples/predict.yaml",
+    "examples/reports.table.yaml",
+    "examples/split.groups.yaml",
+    "examples/sql.yaml",
+    "examples/train.classifier.yaml",
+    "examples/volumes.resample.yaml",
+    "examples/volumes.scan.yaml",
+    "findings/ct-rate-18.yaml",
+    "prompts/chest-ct.md",
+];
+
+/// The text of an operator's example.
+///
+/// # Errors
+/// When it has none.
+pub(crate) fn example(operator: &str) -> anyhow::Result<&'static str> {
+    let path = format!("examples/{operator}.yaml");
+    let found = FILES.iter().find(|(name, _)| *name == path);
+    found.map(|(_, text)| *text).with_context(|| format!("the operator `{operator}` has no example"))
+}
+
+/// Writes everything below a folder.
+///
+/// # Errors
+/// When the folder cannot be written.
+pub(crate) fn unpack(folder: &Path) -> anyhow::Result<()> {
+    for (name, text) in FILES {
+        let path = folder.join(name);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        std::fs::write(path, text)?;
+    }
+    Ok(())
+}
+
+/// Where an operator's example lies once it is unpacked.
+pub(crate) fn example_path(folder: &Path, operator: &str) -> PathBuf {
+    folder.join(format!("examples/{operator}.yaml"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn files_below(folder: &Path, found: &mut BTreeSet<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                files_below(&entry, found);
+            } else {
+                found.insert(entry);
+            }
+        }
+    }
+
+    #[test]
+    fn every_example_and_its_data_are_built_in() {
+        let pipelines = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
+        let mut there = BTreeSet::new();
+        files_below(&pipelines.join("examples"), &mut there);
+        let built_in: BTreeSet<PathBuf> = FILES.iter().map(|(name, _)| pipelines.join(name)).collect();
+        let absent: Vec<&PathBuf> = there.difference(&built_in).collect();
+        assert!(absent.is_empty(), "name them in cli/shipped.rs: {absent:?}");
+    }
+}

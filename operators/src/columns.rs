@@ -1,0 +1,150 @@
+//! What the columns of results mean. A name means the same in every table, so that one list is enough; a name
+//! that an operator uses in a sense of its own stands there as `operator.column`.
+
+/// What a column means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meaning {
+    /// The unit of its numbers; empty where they have none.
+    pub unit: &'static str,
+    /// One sentence.
+    pub doc: &'static str,
+}
+
+/// By name, in the order of the alphabet: unit and sentence.
+const MEANINGS: &[(&str, &str, &str)] = &[
+    ("accuracy", "", "The share of decisions that are right."),
+    ("affine", "", "From voxel indices to millimetres in RAS: a 4 x 4 matrix, row by row."),
+    (
+        "affine_source",
+        "",
+        "Which part of the header the affine comes from: `sform`, `qform`, or `none`, the spacing alone.",
+    ),
+    (
+        "air_peak_hu",
+        "HU",
+        "Where the histogram has its peak of air, which is near -1000; null where there is none.",
+    ),
+    ("answer", "", "What the model answered, as it came."),
+    ("attempts", "", "How often it was tried."),
+    ("auc", "", "The area under the ROC curve; null without positives or without negatives."),
+    ("auc_high", "", "The upper end of its 95 % interval (DeLong)."),
+    ("auc_low", "", "The lower end of its 95 % interval (DeLong)."),
+    ("average", "", "How findings are averaged: `macro`, each counts alike."),
+    ("average_precision", "", "The area under the precision-recall curve, by steps."),
+    ("bytes", "bytes", "The size of the file."),
+    ("call", "", "The key of the request that the label came from; `.calls` has a row for it."),
+    (
+        "cohort_digest",
+        "",
+        "A digest of the ids that were measured: where it is equal, tables may be compared.",
+    ),
+    ("demo.chest_ct.path", "", "The path of the file, as if the table were a folder."),
+    ("digest", "", "The digest of the file's bytes."),
+    ("dtype", "", "The type of the stored voxels, as NIfTI names it."),
+    ("epoch", "", "How often each training volume was seen, counted from 1."),
+    ("eval.classification.findings", "", "How many findings are in the average."),
+    ("evidence", "", "The words of the report that the label rests on."),
+    ("excluded", "", "Rows of the part that have no truth to measure by."),
+    ("f1", "", "The harmonic mean of precision and sensitivity."),
+    ("f1_high", "", "The upper end of its 95 % interval (bootstrap over groups)."),
+    ("f1_low", "", "The lower end of its 95 % interval (bootstrap over groups)."),
+    ("finding", "", "The finding's id in its pack."),
+    (
+        "findings",
+        "",
+        "The findings that the network tells, in the order of its outputs, with commas between.",
+    ),
+    ("high", "", "The upper end of the value's 95 % interval."),
+    ("hounsfield_max", "HU", "The highest value."),
+    ("hounsfield_mean", "HU", "The mean value."),
+    ("hounsfield_min", "HU", "The lowest value."),
+    ("hounsfield_source", "", "Where Hounsfield units come from: `header` or `already`."),
+    ("id", "", "The row's id."),
+    ("kind", "", "A word for the kind of failure."),
+    ("low", "", "The lower end of the value's 95 % interval."),
+    ("lr", "", "The learning rate of the step."),
+    ("mcc", "", "Matthews' correlation coefficient."),
+    ("measure", "", "The measure that is averaged."),
+    ("message", "", "What is there and what was expected."),
+    ("model", "", "The model's name."),
+    ("n", "", "Rows that were measured."),
+    ("npv", "", "The negative predictive value."),
+    ("orientation", "", "Where the axes run to, such as `RAS`: right, anterior, superior."),
+    ("part", "", "The part that the row belongs to."),
+    ("path", "", "The path of the file."),
+    ("patient", "", "The patient's id."),
+    ("port", "", "The input whose row it is about."),
+    ("positives", "", "Rows whose truth is positive."),
+    ("ppv", "", "The positive predictive value, also called precision."),
+    ("prompt_digest", "", "The digest of the prompt's text."),
+    ("reconstruction", "", "Which reconstruction of the scan it is."),
+    ("request", "", "What the model was asked, as it was sent."),
+    ("retryable", "", "Whether the next run tries again by itself."),
+    (
+        "saturated_voxels",
+        "voxels",
+        "Voxels outside the range of Hounsfield units that is kept, set to its nearer end.",
+    ),
+    ("scan", "", "The scan's id."),
+    ("score", "", "How likely the finding is there, from 0 to 1; null where the labeller gives none."),
+    ("sensitivity", "", "The share of positives that are found."),
+    ("sensitivity_high", "", "The upper end of its 95 % interval (Wilson)."),
+    ("sensitivity_low", "", "The lower end of its 95 % interval (Wilson)."),
+    ("shape", "voxels", "The number of voxels along each axis."),
+    ("spacing_mm", "mm", "The distance of voxel centres along each axis."),
+    ("specificity", "", "The share of negatives that are not found."),
+    ("specificity_high", "", "The upper end of its 95 % interval (Wilson)."),
+    ("specificity_low", "", "The lower end of its 95 % interval (Wilson)."),
+    ("state", "", "What the report says: `present`, `absent`, `uncertain`, `not_mentioned`; or `failed`."),
+    ("step", "", "The step of the optimiser, counted from 1."),
+    ("target", "", "What a model is to learn, from 0 to 1; null where the weight is 0."),
+    ("threshold", "", "From which score on a decision is positive."),
+    ("tokens_cached", "tokens", "Those of the input that the server had cached."),
+    ("tokens_in", "tokens", "The tokens of the request."),
+    ("tokens_out", "tokens", "The tokens of the answer."),
+    ("train_loss", "nats", "The loss of the step's volumes."),
+    ("truth", "", "What the truth is called, from the parameter."),
+    ("undefined", "", "How many findings are left out because the measure is not defined for them."),
+    ("usd", "USD", "What the request cost; null where the price is not known."),
+    ("val_loss", "nats", "The loss of the validation part after the epoch; null within one."),
+    ("value", "", "The average."),
+    ("vector", "", "The volume's features, before the last layer."),
+    ("voxels", "", "The side file of voxels: 16-bit Hounsfield units behind a header of 192 bytes."),
+    ("warnings", "", "What looks odd about the volume, with semicolons between; null where nothing does."),
+    ("weight", "", "How much the row counts in training: 1, or 0 where the target is masked."),
+    ("weights", "", "The side file of weights, with the `view` that they were trained with."),
+];
+
+/// Operators whose columns are named by pipelines alone.
+pub const NAMED_BY_PIPELINES: [&str; 2] = ["command", "sql"];
+
+/// What a column of an operator's table means; none where the pipeline names the column.
+pub fn meaning(operator: &str, column: &str) -> Option<Meaning> {
+    if NAMED_BY_PIPELINES.contains(&operator) {
+        return None;
+    }
+    let of = |name: &str| MEANINGS.iter().find(|(known, _, _)| *known == name);
+    let found = of(&format!("{operator}.{column}")).or_else(|| of(column));
+    found.map(|(_, unit, doc)| Meaning { unit, doc })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_in_order_and_every_doc_is_a_sentence() {
+        assert!(MEANINGS.is_sorted_by(|one, other| one.0 < other.0));
+        for (name, _, doc) in MEANINGS {
+            assert!(doc.ends_with('.') && doc.starts_with(char::is_uppercase), "{name}: {doc}");
+        }
+    }
+
+    #[test]
+    fn an_operator_may_use_a_name_in_a_sense_of_its_own() {
+        let doc = |operator: &str| meaning(operator, "findings").map(|meaning| meaning.doc);
+        assert_ne!(doc("eval.classification"), doc("train.classifier"));
+        assert_eq!(meaning("sql", "whatever"), None);
+        assert_eq!(meaning("volumes.resample", "spacing_mm").map(|meaning| meaning.unit), Some("mm"));
+    }
+}
