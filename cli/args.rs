@@ -59,6 +59,10 @@ pub(crate) struct SpecArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct WorkArguments {
+    /// Only these steps: STEP, +STEP (and all that it reads), STEP+ (and all that reads it), tag:TAG, or a pattern
+    /// such as 'enc*'
+    #[arg(long, value_name = "STEPS")]
+    pub(crate) select: Vec<String>,
     /// Stop before more than this is spent, in US dollars
     #[arg(long, value_name = "USD")]
     pub(crate) max_usd: Option<f64>,

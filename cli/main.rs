@@ -23,6 +23,7 @@ mod why;
 
 use std::process::ExitCode;
 
+use argent_engine::select::WrongSelection;
 use clap::Parser;
 
 use crate::args::{Arguments, Command};
@@ -51,6 +52,10 @@ fn main() -> ExitCode {
         Command::Verify(verify) => verify::verify(&arguments, verify),
     };
     done.unwrap_or_else(|error| {
+        if let Some(WrongSelection(mistakes)) = error.downcast_ref() {
+            mistakes.iter().for_each(|mistake| eprintln!("error: {mistake}"));
+            return ExitCode::from(session::WRONG);
+        }
         eprintln!("error: {error:#}");
         ExitCode::from(1)
     })

@@ -219,7 +219,22 @@ fn a_param_takes_its_value_from_the_command_line_the_environment_or_its_default(
     sandbox.write("p.yaml", &spec(&format!("  n: {{ type: int, env: HOW_MANY, default: 2 }}\n{steps}")));
     let said = sandbox.argent(&["check", "p.yaml"]);
     assert_eq!(said.code, 2);
-    assert!(said.err.contains("the value given for `n` is not of its type"), "{}", said.err);
+    expect![[r#"
+        error: the environment variable HOW_MANY gives `n` a value of another type: expected a whole number
+         --> environment:1:1
+          |
+        1 | HOW_MANY
+          | ^^^^^^^^
+          |
+         ::: p.yaml:4:3
+          |
+        4 |   n: { type: int, env: HOW_MANY, default: 2 }
+          |   - declared here
+
+        1 mistake in environment
+
+    "#]]
+    .assert_eq(&said.err);
     sandbox.succeeds(&["check", "p.yaml", "--set", "n=3"]);
     let said = sandbox.argent(&["check", "p.yaml", "--set", "n=3", "--set", "m=4"]);
     assert!(said.err.contains("--set names `m`, which is not a param of this pipeline"), "{}", said.err);

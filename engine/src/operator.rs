@@ -5,10 +5,11 @@
 //! that are marked as not in the key).
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,6 +17,7 @@ use serde_json::Value;
 
 use crate::column;
 use crate::io::Io;
+use crate::spec::text;
 
 /// The schema extension that keeps a parameter out of the key; its value is the reason.
 pub const NOT_IN_KEY: &str = "x-not-in-key";
@@ -124,28 +126,98 @@ pub struct Port {
     /// Whether a step may leave it out.
     pub optional: bool,
     /// Columns that the table must have.
-    pub columns: &'static [&'static str],
+    pub columns: Vec<Needed>,
+}
+
+/// A column that a port needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needed {
+    /// Its name.
+    pub name: &'static str,
+    /// What it must hold.
+    pub holds: Holds,
+}
+
+/// What a needed column must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// Text.
+    Text,
+    /// Numbers, whole or not.
+    Number,
+    /// Lists of numbers.
+    Lists,
+    /// Digests of side files: text in a column of the role `file` or `source`.
+    Files,
+}
+
+impl Needed {
+    /// A column of text.
+    pub const fn text(name: &'static str) -> Needed {
+        Needed { name, holds: Holds::Text }
+    }
+
+    /// A column of numbers.
+    pub const fn number(name: &'static str) -> Needed {
+        Needed { name, holds: Holds::Number }
+    }
+
+    /// A column of lists of numbers.
+    pub const fn lists(name: &'static str) -> Needed {
+        Needed { name, holds: Holds::Lists }
+    }
+
+    /// A column that names side files.
+    pub const fn files(name: &'static str) -> Needed {
+        Needed { name, holds: Holds::Files }
+    }
+
+    /// What it must hold, in words: `numbers`.
+    pub fn phrase(self) -> &'static str {
+        match self.holds {
+            Holds::Text => "text",
+            Holds::Number => "numbers",
+            Holds::Lists => "lists of numbers",
+            Holds::Files => "digests of side files",
+        }
+    }
+
+    /// Whether a column holds what is needed.
+    pub fn fits(self, field: &Field) -> bool {
+        let is_text = matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+        match self.holds {
+            Holds::Text => is_text,
+            Holds::Number => field.data_type().is_numeric(),
+            Holds::Lists => match field.data_type() {
+                DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+                    item.data_type().is_numeric()
+                }
+                _ => false,
+            },
+            Holds::Files => is_text && (column::has_role(field, "file") || column::has_role(field, "source")),
+        }
+    }
 }
 
 impl Port {
     /// A port that a step must fill, with the columns that its table must have.
-    pub const fn new(name: &'static str, doc: &'static str, columns: &'static [&'static str]) -> Port {
-        Port { name, doc, optional: false, columns }
+    pub fn new(name: &'static str, doc: &'static str, columns: &[Needed]) -> Port {
+        Port { name, doc, optional: false, columns: columns.to_vec() }
     }
 
     /// The files port: a table whose rows name side files. Left out, files are found on disk.
-    pub const fn files() -> Port {
+    pub fn files() -> Port {
         Port {
             name: FILES,
             doc: "A table of files (`path`, `digest`); left out, `path` is looked up on disk.",
             optional: true,
-            columns: &["path", "digest"],
+            columns: vec![Needed::text("path"), Needed::files("digest")],
         }
     }
 
     /// Any number of tables, under names of the user's choice.
-    pub const fn any(doc: &'static str) -> Port {
-        Port { name: "", doc, optional: true, columns: &[] }
+    pub fn any(doc: &'static str) -> Port {
+        Port { name: "", doc, optional: true, columns: Vec::new() }
     }
 }
 
@@ -204,6 +276,26 @@ pub fn missing_column(port: &str, column: &str, schema: &SchemaRef) -> Problem {
     let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
     Problem::at(["from", port], format!("the table for `{port}` has no column `{column}`"))
         .help(nearest(column, &names, "columns"))
+}
+
+/// The problem of a port's table whose column holds something else than the port needs.
+pub(crate) fn mistyped_column(port: &str, needed: Needed, field: &Field) -> Problem {
+    let found = match (needed.holds, field.data_type()) {
+        (Holds::Files, DataType::Utf8) => "text that names no side files".to_owned(),
+        (_, data_type) => column::type_name(data_type),
+    };
+    let message = format!(
+        "the column `{}` of the table for `{port}` holds {found}, expected {}",
+        needed.name,
+        needed.phrase()
+    );
+    let help = match needed.holds {
+        Holds::Text => format!("cast it where the table is made: `cast({} as varchar)`", needed.name),
+        Holds::Number => format!("cast it where the table is made: `cast({} as double)`", needed.name),
+        Holds::Lists => "keep the column of the step that made it unchanged".to_owned(),
+        Holds::Files => "read the step that makes the files, or keep its column unchanged".to_owned(),
+    };
+    Problem::at(["from", port], message).help(help)
 }
 
 /// "did you mean `x`?" where a name is near, else the list of all names.
@@ -287,7 +379,8 @@ impl Signature {
     }
 }
 
-/// Something that is wrong with a step, and where: a path into its YAML (`with`, `sections`, `findings`).
+/// Something that is wrong with a step, and where: a path into its YAML (`with`, `sections`, `findings`), or a
+/// place in a configuration file that it names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
     /// Keys from the step downwards; the deepest that exists is underlined.
@@ -296,17 +389,39 @@ pub struct Problem {
     pub message: String,
     /// What to do.
     pub help: Option<String>,
+    /// The part of the text at `path` that it is about, in bytes of that text; none for all of it.
+    pub part: Option<Range<usize>>,
+    /// The place in the file that the parameter at `path` names.
+    pub file: Option<FilePlace>,
+}
+
+/// A place in a configuration file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FilePlace {
+    /// The file, as it was opened.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: Arc<str>,
+    /// The place, in bytes of the text.
+    pub part: Range<usize>,
 }
 
 impl Problem {
     /// A problem at a place in the step.
     pub fn at<S: Into<String>>(path: impl IntoIterator<Item = S>, message: impl Into<String>) -> Problem {
-        Problem { path: path.into_iter().map(Into::into).collect(), message: message.into(), help: None }
+        let path = path.into_iter().map(Into::into).collect();
+        Problem { path, message: message.into(), help: None, part: None, file: None }
     }
 
     /// The same problem with advice.
     pub fn help(mut self, help: impl Into<String>) -> Problem {
         self.help = Some(help.into());
+        self
+    }
+
+    /// The same problem, about a part of the text at its path.
+    pub fn part(mut self, part: Range<usize>) -> Problem {
+        self.part = Some(part);
         self
     }
 }
@@ -319,6 +434,8 @@ pub struct ConfigFiles {
     pub(crate) used: BTreeMap<String, Value>,
     /// By parameter: the file that was read, for explanations.
     pub(crate) paths: BTreeMap<String, String>,
+    /// By parameter: where that file lies, and its text.
+    texts: BTreeMap<String, (PathBuf, Arc<str>)>,
 }
 
 impl ConfigFiles {
@@ -333,10 +450,22 @@ impl ConfigFiles {
     pub fn text(&mut self, parameter: &str, path: &str) -> Result<String, Problem> {
         self.paths.insert(parameter.to_owned(), path.to_owned());
         let full = self.folder.join(path);
-        std::fs::read_to_string(&full).map_err(|error| {
-            let problem = Problem::at(["with", parameter], format!("`{path}` does not read: {error}"));
+        let text = text::read(&full).map_err(|reason| {
+            let problem = Problem::at(["with", parameter], format!("`{path}` cannot be read: {reason}"));
             problem.help(format!("paths are relative to the spec; this one means {}", full.display()))
-        })
+        })?;
+        self.texts.insert(parameter.to_owned(), (full, Arc::from(text.as_str())));
+        Ok(text)
+    }
+
+    /// A problem at a place in the file that the parameter names, in bytes of its text.
+    pub fn problem(&self, parameter: &str, part: Range<usize>, message: impl Into<String>) -> Problem {
+        let file = self.texts.get(parameter).map(|(path, text)| FilePlace {
+            path: path.clone(),
+            text: Arc::clone(text),
+            part,
+        });
+        Problem { file, ..Problem::at(["with", parameter], message) }
     }
 
     /// Says which parsed part of a parameter's file decides the result.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use argent_cache::Digest;
 use argent_engine::operator::{ConfigFiles, Price as PlannedPrice};
-use argent_engine::{Inputs, Io, Operator, Port, Problem, RowError, Signature, column};
+use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, RowError, Signature, column};
 use argent_llm::{Answer, Price, Usage};
 use argent_reports::Pack;
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
@@ -170,7 +170,7 @@ struct Loaded {
 
 impl Operator for LabelLlm {
     fn ports(&self) -> Vec<Port> {
-        vec![Port::new("reports", "A table of reports: `id` and text sections.", &["id"])]
+        vec![Port::new("reports", "A table of reports: `id` and text sections.", &[Needed::text("id")])]
     }
 
     fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use argent_engine::operator::ConfigFiles;
-use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
+use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, Signature, column};
 use argent_reports::{FindingLabel, Labeller, Pack, State};
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Field, SchemaRef};
@@ -51,7 +51,7 @@ impl LabelRules {
 
 impl Operator for LabelRules {
     fn ports(&self) -> Vec<Port> {
-        vec![Port::new("reports", "A table of reports: `id` and text sections.", &["id"])]
+        vec![Port::new("reports", "A table of reports: `id` and text sections.", &[Needed::text("id")])]
     }
 
     fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
