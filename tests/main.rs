@@ -25,3 +25,4 @@ mod stores;
 mod tidy;
 mod torture;
 mod verify;
+mod wrong;
