@@ -103,7 +103,7 @@ pub(crate) struct PlanArguments {
 pub(crate) struct CheckArguments {
     #[command(flatten)]
     pub(crate) spec: SpecArguments,
-    /// Print the columns of every step
+    /// Print the columns of every step's tables: type, key, role, whether they may be null, unit
     #[arg(long)]
     pub(crate) types: bool,
     /// Print JSON instead of text

@@ -199,16 +199,22 @@ fn check_types_tells_the_columns_of_every_step() {
     let grid = said.out.split("grid (volumes.resample)").nth(1).unwrap();
     let columns: Vec<&str> = grid.lines().skip(1).map_while(|line| line.strip_prefix("  ")).collect();
     expect![[r#"
-          id: text
-          scan: text
-          patient: text
-          reconstruction: text
-          voxels: text
-          shape: list of whole number
-          spacing_mm: list of number
-          orientation: text
-          affine: list of number"#]]
-    .assert_eq(&columns.join("\n"));
+        column          type                  key  role     null      unit
+        id              text                  key  id, phi  not null
+        scan            text                       id, phi  not null
+        patient         text                       id, phi  not null
+        reconstruction  text                       id, phi  not null
+        voxels          text                       file
+        shape           list of whole number
+        spacing_mm      list of number                                mm
+        orientation     text
+        affine          list of number"#]].assert_eq(&columns.join("\n"));
+    let said = design_sandbox().succeeds(&["check", "chest-ct.yaml", "--types", "--json"]);
+    let found: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let tables = found["types"].as_array().unwrap();
+    let scores = tables.iter().find(|t| t["step"] == "scores" && t["output"] == "").unwrap();
+    expect![[r#"{"name":"finding","type":"text","key":true,"roles":[],"nullable":true,"unit":null}"#]].assert_eq(&scores["columns"][0].to_string());
+    assert_eq!(scores["keys"], serde_json::json!(["finding"]));
 }
 
 #[test]

@@ -24,6 +24,7 @@ use crate::shape;
 use crate::spec::{From, Source, Spec, Step, has_errors};
 use crate::statics::StaticAnswers;
 use crate::table::{files_schema, matching_paths};
+use crate::yaml;
 use mistakes::{Finding, Mistakes};
 
 /// Checks a spec against the operators that there are, with the static answers that a store remembers. The
@@ -328,7 +329,10 @@ impl Checker<'_> {
             .filter(|p| !p.optional && !step.from.iter().any(|f| port_of(f, ports) == Some(p.name)));
         for port in absent {
             // An input of another name has been told of, and is probably this one.
-            let misnamed = step.from.iter().any(|from| port_of(from, ports).is_none());
+            let keys = if let yaml::Kind::Map(entries) = &step.node.kind { entries.as_slice() } else { &[] };
+            let misspelt = |key: &str| key != "from" && shape::closest(key, ["from"]).is_some();
+            let misnamed = step.from.iter().any(|from| port_of(from, ports).is_none())
+                || (step.from.is_empty() && keys.iter().any(|entry| misspelt(&entry.key)));
             sound = false;
             if misnamed {
                 continue;
@@ -363,6 +367,10 @@ impl Checker<'_> {
     /// The nodes that one entry under `from` stands for: one, or the combinations that are gathered.
     fn input(&mut self, at: usize, from: &From, ports: &[Port]) -> Option<Vec<NodeInput>> {
         let step = &self.spec.steps[at];
+        // Of a name that means nothing it has been told.
+        if from.sources.is_empty() {
+            return None;
+        }
         let Some(port) = port_of(from, ports).map(str::to_owned) else {
             let names: Vec<&str> = ports.iter().map(|p| p.name).collect();
             let (message, help) = match &from.port {
@@ -671,9 +679,4 @@ fn output_shapes(kind: Kind, signature: &Signature, inputs: &Inputs) -> BTreeMap
     };
     shapes.insert("errors".to_owned(), shape(errors, &[]));
     shapes
-}
-
-/// The columns with a role among those that a port asks for, in words: for pages and messages.
-pub fn describe(schema: &Schema) -> Vec<String> {
-    schema.fields().iter().map(|f| format!("{}: {}", f.name(), column::type_name(f.data_type()))).collect()
 }

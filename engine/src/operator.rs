@@ -16,8 +16,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::column;
+use crate::diagnostic::{Diagnostic, Sources};
 use crate::io::Io;
 use crate::spec::text;
+use crate::yaml;
 
 /// The schema extension that keeps a parameter out of the key; its value is the reason.
 pub const NOT_IN_KEY: &str = "x-not-in-key";
@@ -282,7 +284,9 @@ pub fn missing_column(port: &str, column: &str, schema: &SchemaRef) -> Problem {
 pub(crate) fn mistyped_column(port: &str, needed: Needed, field: &Field) -> Problem {
     let found = match (needed.holds, field.data_type()) {
         (Holds::Files, DataType::Utf8) => "text that names no side files".to_owned(),
-        (_, data_type) => column::type_name(data_type),
+        (_, DataType::Utf8) => "text".to_owned(),
+        (_, DataType::Boolean) => "true or false".to_owned(),
+        (_, data_type) => format!("{}s", column::type_name(data_type)),
     };
     let message = format!(
         "the column `{}` of the table for `{port}` holds {found}, expected {}",
@@ -434,8 +438,6 @@ pub struct ConfigFiles {
     pub(crate) used: BTreeMap<String, Value>,
     /// By parameter: the file that was read, for explanations.
     pub(crate) paths: BTreeMap<String, String>,
-    /// By parameter: where that file lies, and its text.
-    texts: BTreeMap<String, (PathBuf, Arc<str>)>,
 }
 
 impl ConfigFiles {
@@ -443,34 +445,79 @@ impl ConfigFiles {
         ConfigFiles { folder: folder.to_owned(), ..ConfigFiles::default() }
     }
 
-    /// The text of the file that the parameter names, relative to the spec.
+    /// The file that the parameter names, relative to the spec.
     ///
     /// # Errors
     /// A problem at `with.<parameter>` when the file is absent or is not UTF-8 text.
-    pub fn text(&mut self, parameter: &str, path: &str) -> Result<String, Problem> {
+    pub fn read(&mut self, parameter: &str, path: &str) -> Result<ConfigFile, Problem> {
         self.paths.insert(parameter.to_owned(), path.to_owned());
         let full = self.folder.join(path);
         let text = text::read(&full).map_err(|reason| {
             let problem = Problem::at(["with", parameter], format!("`{path}` cannot be read: {reason}"));
             problem.help(format!("paths are relative to the spec; this one means {}", full.display()))
         })?;
-        self.texts.insert(parameter.to_owned(), (full, Arc::from(text.as_str())));
-        Ok(text)
-    }
-
-    /// A problem at a place in the file that the parameter names, in bytes of its text.
-    pub fn problem(&self, parameter: &str, part: Range<usize>, message: impl Into<String>) -> Problem {
-        let file = self.texts.get(parameter).map(|(path, text)| FilePlace {
-            path: path.clone(),
-            text: Arc::clone(text),
-            part,
-        });
-        Problem { file, ..Problem::at(["with", parameter], message) }
+        Ok(ConfigFile { parameter: parameter.to_owned(), path: full, text: Arc::from(text) })
     }
 
     /// Says which parsed part of a parameter's file decides the result.
     pub fn uses(&mut self, parameter: &str, part: Value) {
         self.used.insert(parameter.to_owned(), part);
+    }
+}
+
+/// A configuration file, as it was read.
+#[derive(Debug, Clone)]
+pub struct ConfigFile {
+    /// The parameter that names it.
+    parameter: String,
+    /// Where it lies.
+    path: PathBuf,
+    /// Its text.
+    pub text: Arc<str>,
+}
+
+impl ConfigFile {
+    /// A problem at a place in the file, in bytes of its text.
+    pub fn problem(&self, part: Range<usize>, message: impl Into<String>) -> Problem {
+        let file = FilePlace { path: self.path.clone(), text: Arc::clone(&self.text), part };
+        Problem { file: Some(file), ..Problem::at(["with", self.parameter.as_str()], message) }
+    }
+
+    /// A problem at a line of the file, counted from 1, without the space around it.
+    pub fn problem_in_line(&self, line: usize, message: impl Into<String>) -> Problem {
+        let start: usize = self.text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+        let text = self.text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+        let start = start + text.len() - text.trim_start().len();
+        self.problem(start..start + text.trim().len(), message)
+    }
+
+    /// A problem at the first place of a word that stands alone; at its parameter where the file has none.
+    pub fn problem_at_word(&self, word: &str, message: impl Into<String>) -> Problem {
+        let is_part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | '.'));
+        let alone = |at: &usize| {
+            let (before, after) = (&self.text[..*at], &self.text[at + word.len()..]);
+            !is_part(before.chars().next_back()) && !is_part(after.chars().next().filter(|c| *c != '.'))
+        };
+        match self.text.match_indices(word).map(|(at, _)| at).find(alone) {
+            Some(at) => self.problem(at..at + word.len(), message),
+            None => Problem::at(["with", self.parameter.as_str()], message),
+        }
+    }
+
+    /// The file as YAML.
+    ///
+    /// # Errors
+    /// Its mistakes of syntax, and keys that are defined twice.
+    pub fn yaml(&self) -> Result<yaml::Node, Vec<Problem>> {
+        let file = Sources::default().add("", "");
+        yaml::parse(file, &self.text).map_err(|mistakes| {
+            let problem = |mistake: Diagnostic| {
+                let part = mistake.span().map_or(0..0, |span| span.start..span.end);
+                let problem = self.problem(part, mistake.message);
+                mistake.help.into_iter().fold(problem, Problem::help)
+            };
+            mistakes.into_iter().map(problem).collect()
+        })
     }
 }
 

@@ -23,6 +23,7 @@ use crate::axes::Combination;
 use crate::diagnostic::{Diagnostic, Level, Sources, Span};
 use crate::drift::Rerun;
 use crate::operator::Registry;
+use crate::shape;
 use crate::yaml::{Entry, Kind, Node};
 
 use interpolate::Trace;
@@ -293,8 +294,12 @@ fn header(root: &Node, out: &mut Vec<Diagnostic>) -> String {
         );
     }
     let nothing = |key: &str| entries(root.get(key)).is_empty();
-    if matches!(root.kind, Kind::Map(_)) && nothing("steps") && root.get("include").is_none() {
-        let span = root.get("steps").map_or_else(|| crate::shape::head(root), |steps| steps.span);
+    // A misspelt key is one mistake, not two.
+    let misspelt = entries(Some(root))
+        .iter()
+        .any(|entry| entry.key != "steps" && shape::closest(&entry.key, ["steps", "include"]).is_some());
+    if matches!(root.kind, Kind::Map(_)) && nothing("steps") && root.get("include").is_none() && !misspelt {
+        let span = root.get("steps").map_or_else(|| shape::head(root), |steps| steps.span);
         let help = "add `steps`, a mapping from the name of each step to what it does";
         out.push(Diagnostic::error(span, "the pipeline has no steps").help(help));
     }

@@ -62,6 +62,10 @@ pub(super) struct Matrix<'a> {
     places: BTreeMap<&'a str, usize>,
     /// By step: the axes that it declares.
     own: Vec<Vec<Axis>>,
+    /// By step: the names of axes that are wrong, which has been told.
+    broken: Vec<Values>,
+    /// Steps whose combinations cannot be told, which has been told.
+    undecided: BTreeSet<usize>,
     /// By step: all axes, once they are known.
     axes: Vec<Option<Vec<Axis>>>,
     /// The steps whose axes are being found out.
@@ -86,12 +90,18 @@ impl<'a> Matrix<'a> {
             used,
             places: steps.iter().enumerate().map(|(place, step)| (step.key.as_str(), place)).collect(),
             own: Vec::new(),
+            broken: vec![Values::new(); steps.len()],
+            undecided: BTreeSet::new(),
             axes: vec![None; steps.len()],
             open: Vec::new(),
             circular: BTreeSet::new(),
             count: 0,
         };
-        matrix.own = steps.iter().map(|step| matrix.declared(step, out)).collect();
+        for (place, step) in steps.iter().enumerate() {
+            let (own, broken) = matrix.declared(step, out);
+            matrix.own.push(own);
+            matrix.broken[place] = broken;
+        }
         if matrix.own.iter().all(Vec::is_empty) {
             matrix.axes = vec![Some(Vec::new()); steps.len()];
             return matrix;
@@ -109,24 +119,28 @@ impl<'a> Matrix<'a> {
         Scope { params: self.params, matrix: values, used: self.used }
     }
 
-    /// The axes that a step declares.
-    fn declared(&self, step: &Entry, out: &mut Vec<Diagnostic>) -> Vec<Axis> {
-        let Some(Node { kind: Kind::Map(written), .. }) = step.value.get("matrix") else { return Vec::new() };
+    /// The axes that a step declares, and the names of those that are wrong.
+    fn declared(&self, step: &Entry, out: &mut Vec<Diagnostic>) -> (Vec<Axis>, Values) {
         let mut axes = Vec::new();
+        let mut broken = Values::new();
+        let written = entries(step.value.get("matrix"));
         for entry in written {
             if !is_name(&entry.key) {
                 let message = format!("`{}` does not name an axis", entry.key);
                 let help = "a name begins with a letter and has letters, digits, hyphens and underscores";
                 out.push(Diagnostic::error(entry.key_span, message).help(help));
+                broken.insert(entry.key.clone(), None);
                 continue;
             }
             let mut trace = Trace::default();
             let node = self.scope(&BTreeMap::new()).fill(&entry.value, &mut trace, out);
-            if trace.unresolved.is_empty() {
-                axes.extend(axis(entry, &node, trace.origins, out));
+            let sound = trace.unresolved.is_empty();
+            match Some(node).filter(|_| sound).and_then(|node| axis(entry, &node, trace.origins, out)) {
+                Some(axis) => axes.push(axis),
+                None => drop(broken.insert(entry.key.clone(), None)),
             }
         }
-        axes
+        (axes, broken)
     }
 
     /// Works out all axes of a step: those of the steps that it reads, then its own.
@@ -169,7 +183,7 @@ impl<'a> Matrix<'a> {
     }
 
     fn inherit(
-        &self,
+        &mut self,
         place: usize,
         axis: Axis,
         span: Span,
@@ -195,6 +209,7 @@ impl<'a> Matrix<'a> {
             );
             let help = format!("say which to use: add `matrix: {{ {}: [...] }}` to the step", axis.name);
             out.push(Diagnostic::error(span, message).help(help));
+            self.undecided.insert(place);
         }
     }
 
@@ -221,6 +236,9 @@ impl<'a> Matrix<'a> {
     /// The steps that a step as written stands for.
     pub(super) fn expand(&mut self, place: usize, out: &mut Vec<Diagnostic>) -> Vec<Expanded> {
         let step = &self.steps[place];
+        if self.undecided.contains(&place) {
+            return Vec::new();
+        }
         let mut axes = self.axes[place].clone().unwrap_or_default();
         let circular = self.circular.contains(&place);
         if circular {
@@ -252,7 +270,8 @@ impl<'a> Matrix<'a> {
         // The values of the matrix are no values of the step.
         let (bare, matrix) = split(&step.value, "matrix");
         let mut steps = Vec::with_capacity(size);
-        for values in combinations(&axes) {
+        for mut values in combinations(&axes) {
+            values.extend(self.broken[place].clone());
             let mut trace = Trace::default();
             let mut node = self.scope(&values).fill(&bare, &mut trace, out);
             if let Kind::Map(entries) = &mut node.kind {
@@ -297,11 +316,11 @@ impl<'a> Matrix<'a> {
         let Some(from) = node.get("from") else { return Vec::new() };
         let mut all = Vec::new();
         match &from.kind {
-            Kind::Text(table) => all.extend(self.reference(place, None, table, from.span, combination, out)),
+            Kind::Text(table) => all.push(self.reference(place, None, table, from.span, combination, out)),
             Kind::Map(ports) => {
                 for port in ports {
                     match text_of(&port.value) {
-                        Some(table) => all.extend(self.reference(
+                        Some(table) => all.push(self.reference(
                             place,
                             Some(port.key.clone()),
                             table,
@@ -309,16 +328,22 @@ impl<'a> Matrix<'a> {
                             combination,
                             out,
                         )),
-                        None => out.push(super::expected(&port.value, "the name of a step")),
+                        None => {
+                            out.push(super::expected(&port.value, "the name of a step"));
+                            all.push(nothing(Some(port.key.clone()), port.value.span));
+                        }
                     }
                 }
             }
-            _ => out.push(super::expected(from, "the name of a step, or a mapping from port to step")),
+            _ => {
+                out.push(super::expected(from, "the name of a step, or a mapping from port to step"));
+                all.push(nothing(None, from.span));
+            }
         }
         all
     }
 
-    /// What a name under `from` stands for; none where that is wrong, which is told of.
+    /// What a name under `from` stands for; no sources where that is wrong, which is told of.
     fn reference(
         &self,
         place: usize,
@@ -327,12 +352,13 @@ impl<'a> Matrix<'a> {
         span: Span,
         combination: &[(String, String)],
         out: &mut Vec<Diagnostic>,
-    ) -> Option<From> {
+    ) -> From {
         let (name, output) = axes::split_output(table);
         let Some((base, fixed)) = axes::parse(name) else {
             let message = format!("`{name}` does not name a combination");
             out.push(Diagnostic::error(span, message).help("expected step[axis=value,axis=value]"));
-            return None;
+            let step = name.split('[').next().unwrap_or_default().to_owned();
+            return From { port, step, output: output.to_owned(), sources: Vec::new(), span };
         };
         let mut from =
             From { port, step: base.to_owned(), output: output.to_owned(), sources: Vec::new(), span };
@@ -342,10 +368,10 @@ impl<'a> Matrix<'a> {
         if let Some((axis, _)) = fixed.iter().find(|(axis, _)| !theirs.iter().any(|a| a.name == *axis)) {
             if target.is_some() && !self.circular.contains(&place) {
                 out.push(no_axis(base, axis, &theirs, span));
-                return None;
+                return from;
             }
             from.sources = vec![Source { step: base.to_owned(), axes: Vec::new() }];
-            return Some(from);
+            return from;
         }
         let wanted = |axis: &Axis| {
             let of = |from: &[(String, String)]| {
@@ -359,7 +385,7 @@ impl<'a> Matrix<'a> {
                 Some(value) if axis.has(&value) => vec![value],
                 Some(value) => {
                     out.push(no_value(base, axis, &value, span));
-                    return None;
+                    return from;
                 }
                 None => axis.texts().collect(),
             };
@@ -387,7 +413,7 @@ impl<'a> Matrix<'a> {
             axes: gathered,
         };
         from.sources = members.into_iter().map(source).collect();
-        Some(from)
+        from
     }
 }
 
@@ -455,6 +481,11 @@ fn no_value(base: &str, axis: &Axis, value: &str, span: Span) -> Diagnostic {
     let values: Vec<&str> = values.iter().map(String::as_str).collect();
     let message = format!("`{base}` has no combination in which `{}` is `{value}`", axis.name);
     Diagnostic::error(span, message).help(nearest(value, &values, "values"))
+}
+
+/// An entry under `from` that names no step, which has been told.
+fn nothing(port: Option<String>, span: Span) -> From {
+    From { port, step: String::new(), output: String::new(), sources: Vec::new(), span }
 }
 
 /// The texts under `from`.

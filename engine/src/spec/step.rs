@@ -74,6 +74,12 @@ fn step(entry: &Entry, expanded: Expanded, out: &mut Vec<Diagnostic>) -> Option<
 }
 
 impl Step {
+    /// Where a name stands under `needs`.
+    pub(crate) fn needs_span(&self, name: &str) -> Span {
+        let entry = entries(self.node.get("needs")).iter().find(|entry| entry.key == name);
+        entry.map_or(self.span, |entry| entry.key_span)
+    }
+
     /// A mistake in this step, with where the value came from that it is about; none where it is wrong only for
     /// want of a value, which has been told.
     pub fn explained(&self, mistake: Diagnostic) -> Option<Diagnostic> {
@@ -111,20 +117,27 @@ fn contracts(node: Option<&Node>, out: &mut Vec<Diagnostic>) -> Vec<Contract> {
     let Some(Node { kind: Kind::List(items), .. }) = node else { return Vec::new() };
     let mut all = Vec::new();
     for item in items {
+        let mut misspelt = false;
         if let Kind::Map(keys) = &item.kind {
             for entry in keys.iter().filter(|entry| !["sql", "level"].contains(&entry.key.as_str())) {
                 let message = format!("`{}` is not a key of a contract", entry.key);
                 out.push(Diagnostic::error(entry.key_span, message).help("there are sql and level"));
+                misspelt = true;
             }
         }
         let level = item.get("level");
         let warn = level.and_then(text_of) == Some("warn");
         if let Some(level) = level.filter(|level| !matches!(text_of(level), Some("warn" | "error"))) {
-            out.push(expected(level, "`warn` or `error`"));
+            let found = text_of(level).map_or(level.describe().to_owned(), |text| format!("`{text}`"));
+            let message = format!("expected `warn` or `error` for `level`, found {found}");
+            let help = "`warn` only tells of a breach; `error`, or no level, stops";
+            out.push(Diagnostic::error(level.span, message).help(help));
         }
         let sql = item.get("sql").unwrap_or(item);
         match text_of(sql) {
             Some(text) => all.push(Contract { sql: text.to_owned(), warn, span: sql.span }),
+            // Of a key that is misspelt it has been told.
+            None if matches!(item.kind, Kind::Map(_)) && item.get("sql").is_none() && misspelt => {}
             None => out.push(expected(item, "an SQL predicate, or { sql: …, level: warn }")),
         }
     }
@@ -134,9 +147,10 @@ fn contracts(node: Option<&Node>, out: &mut Vec<Diagnostic>) -> Vec<Contract> {
 fn rerun(node: Option<&Node>, out: &mut Vec<Diagnostic>) -> Option<Rerun> {
     let condition = node?.get("if")?;
     let parsed = text_of(condition).and_then(Rerun::parse);
-    if parsed.is_none() && text_of(condition).is_some() {
-        let diagnostic = expected(condition, "a comparison of `changed_rows` with a share from 0 to 1");
-        out.push(diagnostic.help("for example `if: \"changed_rows > 0.005\"`"));
+    if let (None, Some(text)) = (parsed, text_of(condition)) {
+        let message = format!("expected `changed_rows >` or `>=` and a share from 0 to 1, found `{text}`");
+        let example = "for example `if: \"changed_rows > 0.005\"`";
+        out.push(Diagnostic::error(condition.span, message).help(example));
     }
     parsed
 }

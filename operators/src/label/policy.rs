@@ -115,7 +115,7 @@ impl Operator for LabelPolicy {
 
     fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
         let Some(path) = &self.findings else { return Ok(()) };
-        let pack = findings::load(files, "findings", path).map_err(|p| vec![p])?;
+        let pack = findings::load(files, "findings", path)?.pack;
         self.by_finding = pack.findings.iter().map(|f| (f.id.clone(), f.uncertain)).collect();
         files.uses("findings", json!(self.by_finding));
         Ok(())

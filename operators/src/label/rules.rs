@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::findings;
+use crate::findings::{self, PackFile};
 use crate::label::{STATES, label_fields};
 
 /// Labels reports by rules: mentions, negation, uncertainty, context; no model and no cost.
@@ -26,7 +26,7 @@ pub struct LabelRules {
     #[serde(default)]
     pub sections: Option<Vec<String>>,
     #[serde(skip)]
-    pack: Option<Pack>,
+    pack: Option<PackFile>,
     /// Compiled when it is first needed: a run with nothing to do needs it not.
     #[serde(skip)]
     labeller: OnceLock<Labeller>,
@@ -37,6 +37,10 @@ const CHUNK: usize = 1024;
 
 impl LabelRules {
     fn pack(&self) -> &Pack {
+        &self.file().pack
+    }
+
+    fn file(&self) -> &PackFile {
         self.pack.as_ref().expect("the engine loads configuration files before anything else")
     }
 
@@ -55,18 +59,19 @@ impl Operator for LabelRules {
     }
 
     fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
-        let pack = findings::load(files, "findings", &self.findings).map_err(|p| vec![p])?;
+        let pack = findings::load(files, "findings", &self.findings)?;
         files.uses(
             "findings",
-            rules_part(&pack).map_err(|e| vec![Problem::at(["with", "findings"], e.to_string())])?,
+            rules_part(&pack.pack).map_err(|e| vec![Problem::at(["with", "findings"], e.to_string())])?,
         );
         self.pack = Some(pack);
         Ok(())
     }
 
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
-        let rules = self.labeller().map(drop).map_err(|error| {
-            vec![Problem::at(["with", "findings"], format!("`{}`: {error:#}", self.findings))]
+        let rules = self.labeller().map(drop).map_err(|error| match error.downcast_ref() {
+            Some(mistakes) => self.file().problems(mistakes),
+            None => vec![Problem::at(["with", "findings"], format!("`{}`: {error:#}", self.findings))],
         });
         let sections = match (sections(inputs, "reports", self.sections.as_deref()), rules) {
             (Ok(sections), Ok(())) => sections,

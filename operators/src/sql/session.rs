@@ -18,6 +18,14 @@ pub(crate) fn step_session() -> SessionContext {
     SessionContext::new_with_config(configuration().with_target_partitions(1))
 }
 
+/// A session that tells the places of mistakes in a query. Planning is slower in it, so it is asked only where
+/// something is wrong.
+pub(crate) fn placing_session() -> SessionContext {
+    let mut config = configuration().with_target_partitions(1);
+    config.options_mut().sql_parser.collect_spans = true;
+    SessionContext::new_with_config(config)
+}
+
 /// A session for questions: as many partitions as there are cores.
 pub(crate) fn question_session() -> SessionContext {
     let config =
