@@ -208,12 +208,14 @@ fn check_types_tells_the_columns_of_every_step() {
         shape           list of whole number
         spacing_mm      list of number                                mm
         orientation     text
-        affine          list of number"#]].assert_eq(&columns.join("\n"));
+        affine          list of number"#]]
+    .assert_eq(&columns.join("\n"));
     let said = design_sandbox().succeeds(&["check", "chest-ct.yaml", "--types", "--json"]);
     let found: serde_json::Value = serde_json::from_str(&said.out).unwrap();
     let tables = found["types"].as_array().unwrap();
     let scores = tables.iter().find(|t| t["step"] == "scores" && t["output"] == "").unwrap();
-    expect![[r#"{"name":"finding","type":"text","key":true,"roles":[],"nullable":true,"unit":null}"#]].assert_eq(&scores["columns"][0].to_string());
+    expect![[r#"{"name":"finding","type":"text","key":true,"roles":[],"nullable":true,"unit":null}"#]]
+        .assert_eq(&scores["columns"][0].to_string());
     assert_eq!(scores["keys"], serde_json::json!(["finding"]));
 }
 

@@ -11,6 +11,7 @@ mod edits;
 mod examples;
 mod forget;
 mod gc;
+mod include;
 mod incremental;
 mod llm;
 mod matrix;

@@ -439,8 +439,10 @@ impl Checker<'_> {
     fn schemas(&mut self, at: usize, ports: &[Port], inputs: &[NodeInput], entry: &Entry) -> Option<Inputs> {
         let mut schemas = Inputs { folder: self.spec.folder.clone(), ..Inputs::default() };
         let mut problems = Vec::new();
+        let mut seen: BTreeSet<&str> = BTreeSet::new();
         for input in inputs {
-            if schemas.ports.contains_key(&input.port) {
+            // Of several that are gathered, the first stands for all.
+            if !seen.insert(&input.port) {
                 continue;
             }
             let table = match self.table(input, inputs) {

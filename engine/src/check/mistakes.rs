@@ -81,7 +81,10 @@ impl<'a> Mistakes<'a> {
         let FilePlace { path, text, part } = place;
         let file = match self.files.get(&path) {
             Some(file) => *file,
-            None => self.sources.add(path.to_string_lossy(), &*text),
+            None => {
+                let shown = path.strip_prefix(".").unwrap_or(&path);
+                self.sources.add(shown.to_string_lossy(), &*text)
+            }
         };
         self.files.insert(path, file);
         let span = Span { file, start: part.start, end: part.end };

@@ -336,7 +336,10 @@ impl<'a> Matrix<'a> {
                 }
             }
             _ => {
-                out.push(super::expected(from, "the name of a step, or a mapping from port to step"));
+                let mistake = super::expected(from, "the name of a step, or a mapping from port to step");
+                out.push(
+                    mistake.help("one table is `from: step`; several are `from: { port: step, port: step }`"),
+                );
                 all.push(nothing(None, from.span));
             }
         }

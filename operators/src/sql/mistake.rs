@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use argent_engine::column;
 use argent_engine::operator::nearest;
+use argent_engine::shape::closest;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 
-use crate::sql::session::{message, table_name};
+use crate::sql::session::{message, placing_session, table_name};
 
 /// Something wrong with a query.
 pub(crate) struct Mistake {
@@ -99,7 +100,16 @@ fn unknown_column(
     query: &str,
     tables: &[(String, SchemaRef)],
 ) -> Mistake {
-    let meant = |table: &&(String, SchemaRef)| relation.is_none_or(|relation| table.0 == relation);
+    // A name that stands somewhere else than before a dot is one that the query gives to a table.
+    let is_alias = |relation: &str| {
+        let ends = |at: usize| !query[at + relation.len()..].starts_with('.');
+        query
+            .match_indices(relation)
+            .any(|(at, _)| ends(at) && word(&query[at..], relation) == Some(0..relation.len()))
+    };
+    let is_table = |relation: &str| tables.iter().any(|table| table.0 == relation);
+    let aliased = relation.is_some_and(|relation| !is_table(relation) && is_alias(relation));
+    let meant = |table: &&(String, SchemaRef)| relation.is_none_or(|relation| aliased || table.0 == relation);
     let names: Vec<&str> = tables
         .iter()
         .filter(meant)
@@ -131,7 +141,6 @@ fn planned(
     query: &str,
     tables: &[(String, SchemaRef)],
 ) -> Mistake {
-    let whole = error.strip_backtrace();
     let text = message(error);
     let quoted = |from: &str| from.split('\'').nth(1).map(str::to_owned);
     if let Some(name) = quoted(&text).filter(|_| text.contains("table '") && text.ends_with("not found")) {
@@ -144,10 +153,9 @@ fn planned(
         return Mistake::new(format!("there is no table `{name}`"), part).help(help);
     }
     if let Some(name) = quoted(&text).filter(|_| text.contains("Invalid function '")) {
-        let near = whole.split("Did you mean '").nth(1).and_then(|rest| rest.split('\'').next());
         let part = place.or_else(|| word(query, &name));
         let mistake = Mistake::new(format!("there is no function `{name}`"), part);
-        return match near {
+        return match near_function(&name) {
             Some(near) => mistake.help(format!("did you mean `{near}`?")),
             None => mistake,
         };
@@ -179,6 +187,14 @@ fn planned(
 
 fn table_names(tables: &[(String, SchemaRef)]) -> Vec<&str> {
     tables.iter().map(|(name, _)| name.as_str()).collect()
+}
+
+/// The function that is probably meant.
+fn near_function(name: &str) -> Option<String> {
+    let session = placing_session();
+    let state = session.state();
+    let names = state.scalar_functions().keys().chain(state.aggregate_functions().keys());
+    closest(name, names.chain(state.window_functions().keys()).map(String::as_str)).map(str::to_owned)
 }
 
 /// Arrow's names of types in the words of the documentation.
