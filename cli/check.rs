@@ -8,14 +8,16 @@ use argent_engine::{Pipeline, column};
 use arrow::datatypes::FieldRef;
 use serde_json::{Value, json};
 
-use crate::args::CheckArguments;
+use crate::args::{Arguments, CheckArguments};
 use crate::render::render;
-use crate::session::{Checked, WRONG, checked};
+use crate::session::{Checked, WRONG, checked, existing_store};
 use crate::table::{aligned, count};
 
 /// Finds every mistake of a pipeline.
-pub(crate) fn check(check: &CheckArguments) -> anyhow::Result<ExitCode> {
-    let Checked { pipeline, diagnostics, sources } = checked(&check.spec, None);
+pub(crate) fn check(arguments: &Arguments, check: &CheckArguments) -> anyhow::Result<ExitCode> {
+    // What a store remembers makes checking faster, and says nothing else.
+    let store = existing_store(arguments, Some(&check.spec.spec)).ok();
+    let Checked { pipeline, diagnostics, sources } = checked(&check.spec, store.as_ref());
     if check.json {
         let found: Vec<_> = diagnostics.iter().map(|d| d.located(&sources)).collect();
         let mut answer = json!({ "ok": pipeline.is_some(), "diagnostics": found });
@@ -28,6 +30,9 @@ pub(crate) fn check(check: &CheckArguments) -> anyhow::Result<ExitCode> {
         eprintln!("{}", render(&diagnostics, &sources, colour));
     }
     let Some(pipeline) = pipeline else { return Ok(ExitCode::from(WRONG)) };
+    if let Some(store) = &store {
+        pipeline.statics.keep(store, &pipeline.name)?;
+    }
     if check.types && !check.json {
         print!("{}", types(&pipeline));
     } else if !check.json {

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let done = match &arguments.command {
         Command::Run(run) => run::run(&arguments, run),
         Command::Plan(plan) => plan::plan(&arguments, plan),
-        Command::Check(check) => check::check(check),
+        Command::Check(check) => check::check(&arguments, check),
         Command::Why(why) => why::why(&arguments, why),
         Command::Diff(diff) => diff::diff(&arguments, diff),
         #[cfg(feature = "sql")]

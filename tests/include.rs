@@ -37,7 +37,8 @@ fn params_and_steps_of_included_files_stand_beside_those_of_the_spec() {
     expect![[r#"
         reports made 2 0 0
         labels made 2 0 0
-        size made 1 0 0"#]].assert_eq(&sandbox.run(&["pipelines/p.yaml"]).join("\n"));
+        size made 1 0 0"#]]
+    .assert_eq(&sandbox.run(&["pipelines/p.yaml"]).join("\n"));
     // Files that were put together differently are the same pipeline.
     let reports = sandbox.read("pipelines/shared/reports.yaml").replace("include: params.yaml\n", "");
     sandbox.write("pipelines/shared/reports.yaml", &reports);
@@ -47,11 +48,13 @@ fn params_and_steps_of_included_files_stand_beside_those_of_the_spec() {
     expect![[r#"
         reports reused 0 2 0
         labels reused 0 2 0
-        size reused 0 1 0"#]].assert_eq(&sandbox.run(&["pipelines/p.yaml"]).join("\n"));
+        size reused 0 1 0"#]]
+    .assert_eq(&sandbox.run(&["pipelines/p.yaml"]).join("\n"));
     expect![[r#"
         reports made 1 0 0
         labels made 0 1 0
-        size made 1 0 0"#]].assert_eq(&sandbox.run(&["pipelines/p.yaml", "--set", "reports=other.csv"]).join("\n"));
+        size made 1 0 0"#]]
+    .assert_eq(&sandbox.run(&["pipelines/p.yaml", "--set", "reports=other.csv"]).join("\n"));
 }
 
 #[test]
@@ -62,8 +65,10 @@ fn a_mistake_in_an_included_file_is_told_there_with_the_way_to_it() {
     let said = sandbox.argent(&["check", "pipelines/p.yaml", "--json"]);
     assert_eq!(said.code, 2);
     let found: serde_json::Value = serde_json::from_str(&said.out).unwrap();
-    expect![[r#""pipelines/shared/reports.yaml""#]].assert_eq(&found["diagnostics"][0]["labels"][0]["path"].to_string());
-    expect![[r#"["included from pipelines/shared/labels.yaml:3:10","included from pipelines/p.yaml:3:31"]"#]].assert_eq(&found["diagnostics"][0]["notes"].to_string());
+    expect![[r#""pipelines/shared/reports.yaml""#]]
+        .assert_eq(&found["diagnostics"][0]["labels"][0]["path"].to_string());
+    expect![[r#"["included from pipelines/shared/labels.yaml:3:10","included from pipelines/p.yaml:3:31"]"#]]
+        .assert_eq(&found["diagnostics"][0]["notes"].to_string());
     let said = sandbox.argent(&["run", "pipelines/p.yaml"]);
     expect![[r#"
         error: `reports.csv` has no column `txt`
@@ -123,7 +128,8 @@ fn a_param_that_nothing_uses_is_told_of_and_stops_nothing() {
         1 warning in pipelines/p.yaml
 
         parts: 3 steps, nothing wrong
-    "#]].assert_eq(&said.err);
+    "#]]
+    .assert_eq(&said.err);
 }
 
 #[test]
@@ -146,7 +152,8 @@ steps:
     sandbox.succeeds(&["run", "p.yaml", "--set", "seeds=[3, 4]", "--set", "share=2", "--set", "fast=true"]);
     expect![[r#"
         3,7,2,true
-        4,7,2,true"#]].assert_eq(&sandbox.sql("select n, seed, share, fast from a order by n").join("\n"));
+        4,7,2,true"#]]
+    .assert_eq(&sandbox.sql("select n, seed, share, fast from a order by n").join("\n"));
     let said = sandbox.argent(&["check", "p.yaml", "--set", "seeds=3"]);
     expect![[r#"
         error: --set gives `seeds` a value of another type: expected a list
@@ -162,7 +169,8 @@ steps:
 
         1 mistake in command line
 
-    "#]].assert_eq(&said.err);
+    "#]]
+    .assert_eq(&said.err);
 }
 
 #[test]
@@ -175,16 +183,20 @@ fn a_file_that_is_no_spec_is_refused_at_once() {
         said.err.lines().next().unwrap().to_owned()
     };
     expect!["error: p.yaml cannot be read: it is not UTF-8: line 2 has a byte that is no character; save it as UTF-8"].assert_eq(&says(b"argent: 1\nname: caf\xe9\n"));
-    expect!["error: p.yaml cannot be read: it is a binary file, expected text"].assert_eq(&says(b"\x89PNG\r\n\x1a\n\x00\x00"));
+    expect!["error: p.yaml cannot be read: it is a binary file, expected text"]
+        .assert_eq(&says(b"\x89PNG\r\n\x1a\n\x00\x00"));
     // A sparse file: nothing reads its 100 MB.
     let file = std::fs::File::create(sandbox.path("p.yaml")).unwrap();
     file.set_len(100_000_000).unwrap();
     let said = sandbox.argent(&["check", "p.yaml"]);
-    expect!["error: p.yaml cannot be read: it has 100000000 bytes, expected at most 8388608"].assert_eq(said.err.lines().next().unwrap());
+    expect!["error: p.yaml cannot be read: it has 100000000 bytes, expected at most 8388608"]
+        .assert_eq(said.err.lines().next().unwrap());
     let said = sandbox.argent(&["check", "."]);
-    expect!["error: . cannot be read: it is a folder, expected a file"].assert_eq(said.err.lines().next().unwrap());
+    expect!["error: . cannot be read: it is a folder, expected a file"]
+        .assert_eq(said.err.lines().next().unwrap());
     let said = sandbox.argent(&["check", "absent.yaml"]);
-    expect!["error: absent.yaml cannot be read: there is no such file"].assert_eq(said.err.lines().next().unwrap());
+    expect!["error: absent.yaml cannot be read: there is no such file"]
+        .assert_eq(said.err.lines().next().unwrap());
 }
 
 /// A thousand steps, each reading one or two before it, in an order that helps nobody.

@@ -15,8 +15,8 @@ use serde_json::json;
 
 use crate::sql::mistake::{Mistake, mistake, table};
 use crate::sql::session::{
-    changing_function, columns_read, marked, message, placing_session, plan, reads_phi, step_session,
-    stored_batch, stored_schema, table_name, wait,
+    changing_function, columns_read, logical_plan, marked, message, placing_session, plan, reads_phi,
+    step_session, stored_batch, stored_schema, table_name, wait,
 };
 
 /// Answers a query over the step's inputs, which are its tables by their names under `from`. It is keyed by
@@ -59,18 +59,19 @@ impl Operator for Sql {
         let at_query = |text: String| vec![Problem::at(["with", "query"], text)];
         let session = step_session();
         register(&session, inputs).map_err(|e| at_query(message(&e)))?;
-        let frame = wait(plan(&session, &self.query)).map_err(|e| self.problem(e, inputs))?;
-        if let Some(name) = changing_function(frame.logical_plan()).map_err(|e| at_query(message(&e)))? {
+        let state = session.state();
+        let plan = wait(logical_plan(&state, &self.query)).map_err(|e| self.problem(e, inputs))?;
+        if let Some(name) = changing_function(&plan).map_err(|e| at_query(message(&e)))? {
             let call =
                 Mistake::at_word(&self.query, &name, format!("`{name}` gives another value each time"));
             return Err(vec![placed(
                 call.help("a stored result must be the same whenever it is made; take the function away"),
             )]);
         }
-        let optimised = frame.clone().into_optimized_plan().map_err(|e| self.problem(e, inputs))?;
+        let optimised = state.optimize(&plan).map_err(|e| self.problem(e, inputs))?;
         let read = columns_read(&optimised).map_err(|e| at_query(message(&e)))?;
         let phi = reads_phi(&optimised).map_err(|e| at_query(message(&e)))?;
-        let schema = stored_schema(frame.schema().as_arrow(), phi);
+        let schema = stored_schema(plan.schema().as_arrow(), phi);
         self.check_keys(&schema)?;
         let keys: Vec<&str> = self.keys.iter().map(String::as_str).collect();
         let mut signature = Signature::new(schema, &keys);
