@@ -396,7 +396,7 @@ pub struct Problem {
     /// The part of the text at `path` that it is about, in bytes of that text; none for all of it.
     pub part: Option<Range<usize>>,
     /// The place in the file that the parameter at `path` names.
-    pub file: Option<FilePlace>,
+    pub file: Option<Box<FilePlace>>,
 }
 
 /// A place in a configuration file.
@@ -480,7 +480,7 @@ impl ConfigFile {
     /// A problem at a place in the file, in bytes of its text.
     pub fn problem(&self, part: Range<usize>, message: impl Into<String>) -> Problem {
         let file = FilePlace { path: self.path.clone(), text: Arc::clone(&self.text), part };
-        Problem { file: Some(file), ..Problem::at(["with", self.parameter.as_str()], message) }
+        Problem { file: Some(Box::new(file)), ..Problem::at(["with", self.parameter.as_str()], message) }
     }
 
     /// A problem at a line of the file, counted from 1, without the space around it.

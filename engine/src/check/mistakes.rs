@@ -60,7 +60,7 @@ impl<'a> Mistakes<'a> {
         let node = deepest(step, &problem.path);
         let span = node.map_or(step.operator_span, |node| node.span);
         let diagnostic = match problem.file {
-            Some(place) => self.in_file(place, span, problem.message),
+            Some(place) => self.in_file(*place, span, problem.message),
             None => {
                 let text = node.and_then(|node| match &node.kind {
                     yaml::Kind::Text(text) => Some(text),

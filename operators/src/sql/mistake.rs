@@ -22,9 +22,10 @@ pub(crate) struct Mistake {
 }
 
 impl Mistake {
-    /// The mistake and its advice, for places that show one text.
+    /// The mistake and the name that is probably meant, for places that show one text and list the names.
     pub(crate) fn sentence(self) -> String {
-        self.help.iter().fold(self.message, |message, help| format!("{message}; {help}"))
+        let near = self.help.iter().filter(|help| help.starts_with("did you mean"));
+        near.fold(self.message, |message, help| format!("{message}; {help}"))
     }
 
     fn new(message: impl Into<String>, part: Option<Range<usize>>) -> Mistake {
@@ -84,11 +85,12 @@ fn syntax(text: &str, query: &str) -> Mistake {
         }
         _ => None,
     };
-    let said = said.rsplit("ParserError(\"").next().unwrap_or(said).trim_end_matches(['"', ')']);
-    let said = said
-        .trim_start_matches("SQL error: ")
-        .replace("Expected: ", "expected ")
-        .replace("found: ", "found ");
+    let said = said.rsplit("ParserError(\"").next().unwrap_or(said).trim_start_matches("SQL error: ");
+    let said = said.strip_suffix("\")").unwrap_or(said).replace("Expected: ", "expected ");
+    let said = match said.split_once("found: ") {
+        Some((expected, found)) => format!("{expected}found `{found}`"),
+        None => said,
+    };
     Mistake::new(format!("the query does not read: {said}"), part.filter(|part| !part.is_empty()))
 }
 

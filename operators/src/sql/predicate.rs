@@ -15,7 +15,9 @@ pub fn columns(sql: &str, schema: &SchemaRef) -> Result<Vec<String>, String> {
     let session = step_session();
     let empty = RecordBatch::new_empty(schema.clone());
     session.register_batch("rows", empty).map_err(|e| message(&e))?;
-    let wrong = |error| mistake(&error, sql, &[table("rows", schema)]).sentence();
+    let wrong = |error| {
+        mistake(&error, sql, &[table("rows", schema)]).sentence().replace("the query", "the predicate")
+    };
     let frame = wait(plan(&session, &query(sql))).map_err(wrong)?;
     if frame.schema().fields().first().is_none_or(|f| f.data_type() != &DataType::Boolean) {
         return Err("the expression is not true or false".to_owned());
