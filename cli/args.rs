@@ -77,6 +77,10 @@ pub(crate) struct SpecArguments {
 
 #[derive(Debug, Args)]
 pub(crate) struct WorkArguments {
+    /// Only these steps: STEP, +STEP (and all that it reads), STEP+ (and all that reads it), tag:TAG, or a pattern
+    /// such as 'enc*'
+    #[arg(long, value_name = "STEPS")]
+    pub(crate) select: Vec<String>,
     /// Stop before more than this is spent, in US dollars
     #[arg(long, value_name = "USD")]
     pub(crate) max_usd: Option<f64>,
@@ -117,7 +121,7 @@ pub(crate) struct PlanArguments {
 pub(crate) struct CheckArguments {
     #[command(flatten)]
     pub(crate) spec: SpecArguments,
-    /// Print the columns of every step
+    /// Print the columns of every step's tables: type, key, role, whether they may be null, unit
     #[arg(long)]
     pub(crate) types: bool,
     /// Print JSON instead of text

@@ -13,15 +13,27 @@ pub(crate) fn errors(arguments: &Arguments, wanted: &ErrorsArguments) -> anyhow:
         Ok(pipeline) => pipeline,
         Err(code) => return Ok(code),
     };
-    if let Some(step) = wanted.step.as_deref().filter(|s| pipeline.node(s).is_none()) {
-        eprintln!("error: there is no step `{step}`");
-        return Ok(ExitCode::from(WRONG));
-    }
+    // The name of a step with a matrix stands for all of its combinations here.
+    let is_meant = |name: &str, step: &str| {
+        name == step || pipeline.steps().any(|node| node.written == step && node.name == name)
+    };
+    let wanted_step = match wanted.step.as_deref() {
+        Some(step) if pipeline.steps().any(|node| is_meant(&node.name, step)) => Some(step.to_owned()),
+        Some(step) => match pipeline.step(step) {
+            Ok(node) => Some(node.name.clone()),
+            Err(mistake) => {
+                eprintln!("error: {mistake}");
+                return Ok(ExitCode::from(WRONG));
+            }
+        },
+        None => None,
+    };
     let store = existing_store(arguments, Some(&wanted.spec.spec))?;
     let head = store.head(&pipeline.name)?;
     let steps = head.map(|h| h.steps).unwrap_or_default();
     let mut any = false;
-    for (step, digest) in steps.iter().filter(|(name, _)| wanted.step.as_ref().is_none_or(|s| s == *name)) {
+    let shown = |name: &str| wanted_step.as_deref().is_none_or(|step| is_meant(name, step));
+    for (step, digest) in steps.iter().filter(|(name, _)| shown(name)) {
         let manifest = store.manifest(digest)?;
         let Some(record) = manifest.outputs.get("errors").filter(|t| t.rows > 0) else { continue };
         any = true;

@@ -30,6 +30,7 @@ mod why;
 
 use std::process::ExitCode;
 
+use argent_engine::select::WrongSelection;
 use clap::Parser;
 
 use crate::args::{Arguments, Command};
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
     let done = match &arguments.command {
         Command::Run(run) => run::run(&arguments, run),
         Command::Plan(plan) => plan::plan(&arguments, plan),
-        Command::Check(check) => check::check(check),
+        Command::Check(check) => check::check(&arguments, check),
         Command::Why(why) => why::why(&arguments, why),
         Command::Diff(diff) => diff::diff(&arguments, diff),
         #[cfg(feature = "sql")]
@@ -62,6 +63,10 @@ fn main() -> ExitCode {
         Command::Verify(verify) => verify::verify(&arguments, verify),
     };
     done.unwrap_or_else(|error| {
+        if let Some(WrongSelection(mistakes)) = error.downcast_ref() {
+            mistakes.iter().for_each(|mistake| eprintln!("error: {mistake}"));
+            return ExitCode::from(session::WRONG);
+        }
         eprintln!("error: {error:#}");
         ExitCode::from(1)
     })

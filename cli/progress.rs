@@ -167,6 +167,11 @@ fn line(event: &Event) -> Option<String> {
         }
         Event::Interrupted { step, message } => said(step, "stopped", message.clone()),
         Event::Blocked { step, by } => said(step, "blocked", format!("waits for {by}")),
+        Event::Stale { step, reader, why } => said(
+            step,
+            "stale",
+            format!("not selected, and {reader} needs it: {}; --select +{reader} runs both", why.join("; ")),
+        ),
         Event::Breached { step, contract, warn } => {
             said(step, if *warn { "warning" } else { "rejected" }, format!("does not hold: {contract}"))
         }

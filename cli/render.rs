@@ -44,8 +44,9 @@ fn one(diagnostic: &Diagnostic, sources: &Sources, renderer: &Renderer) -> Strin
         Level::Warning => annotate_snippets::Level::WARNING,
     };
     let snippets = files(diagnostic).into_iter().map(|file| snippet(diagnostic, file, sources));
+    let notes = diagnostic.notes_with_chain(sources);
     let mut group = level.primary_title(printable(&diagnostic.message)).elements(snippets);
-    for note in &diagnostic.notes {
+    for note in &notes {
         group = group.element(annotate_snippets::Level::NOTE.message(printable(note)));
     }
     let help = diagnostic

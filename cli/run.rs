@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::args::{Arguments, RunArguments};
 use crate::metrics;
 use crate::progress::Progress;
-use crate::session::{interruption, options, pipeline, runtime, store, store_root};
+use crate::session::{WRONG, interruption, options, pipeline, runtime, store, store_root};
 use crate::table::count;
 
 /// Runs a pipeline.
@@ -49,6 +49,7 @@ fn code(end: End) -> u8 {
     match end {
         End::Done => 0,
         End::Failed => 1,
+        End::Stale => WRONG,
         End::Stopped => 3,
         End::Breached => 4,
         End::Interrupted => 130,

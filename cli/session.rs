@@ -34,7 +34,7 @@ pub(crate) fn checked(arguments: &SpecArguments, store: Option<&Store>) -> Check
     let mut pipeline = None;
     if let Some(spec) = spec {
         let statics = store.map(|store| StaticAnswers::read(store, &spec.name)).unwrap_or_default();
-        let (checked, more) = check::check(&spec, &registry, statics);
+        let (checked, more) = check::check(&spec, &registry, statics, &mut sources);
         diagnostics.extend(more);
         pipeline = checked.filter(|_| !has_errors(&diagnostics));
     }
@@ -95,6 +95,7 @@ pub(crate) fn options(work: &WorkArguments) -> Options {
         strict: work.strict,
         name: None,
         resources,
+        select: work.select.clone(),
     }
 }
 

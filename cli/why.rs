@@ -17,12 +17,13 @@ pub(crate) fn why(arguments: &Arguments, why: &WhyArguments) -> anyhow::Result<E
         Ok(pipeline) => pipeline,
         Err(code) => return Ok(code),
     };
-    if pipeline.node(&why.step).is_none() {
-        let names: Vec<&str> = pipeline.nodes.iter().map(|n| n.name.as_str()).collect();
-        let help = argent_engine::operator::nearest(&why.step, &names, "steps");
-        eprintln!("error: there is no step `{}`; {help}", why.step);
-        return Ok(ExitCode::from(WRONG));
-    }
+    let wanted = match pipeline.step(&why.step) {
+        Ok(node) => node.name.as_str(),
+        Err(mistake) => {
+            eprintln!("error: {mistake}");
+            return Ok(ExitCode::from(WRONG));
+        }
+    };
     let store = store(arguments, Some(&why.spec.spec))?;
     let runtime = runtime()?;
     let _entered = runtime.enter();
@@ -37,9 +38,9 @@ pub(crate) fn why(arguments: &Arguments, why: &WhyArguments) -> anyhow::Result<E
         on_thread: &|work| work(),
         cancelled: &cancelled,
     };
-    let last = store.head(&pipeline.name)?.and_then(|head| head.steps.get(&why.step).copied());
+    let last = store.head(&pipeline.name)?.and_then(|head| head.steps.get(wanted).copied());
     let steps = engine.plan()?;
-    let step = steps.into_iter().find(|s| s.step == why.step).context("the plan has every step")?;
+    let step = steps.into_iter().find(|s| s.step == wanted).context("the plan has every step")?;
     let last = last.map(|digest| store.manifest(&digest)).transpose()?;
     if why.json {
         println!("{}", json!({ "step": step, "last": last }));

@@ -199,16 +199,24 @@ fn check_types_tells_the_columns_of_every_step() {
     let grid = said.out.split("grid (volumes.resample)").nth(1).unwrap();
     let columns: Vec<&str> = grid.lines().skip(1).map_while(|line| line.strip_prefix("  ")).collect();
     expect![[r#"
-          id: text
-          scan: text
-          patient: text
-          reconstruction: text
-          voxels: text
-          shape: list of whole number
-          spacing_mm: list of number
-          orientation: text
-          affine: list of number"#]]
+        column          type                  key  role     null      unit
+        id              text                  key  id, phi  not null
+        scan            text                       id, phi  not null
+        patient         text                       id, phi  not null
+        reconstruction  text                       id, phi  not null
+        voxels          text                       file
+        shape           list of whole number
+        spacing_mm      list of number                                mm
+        orientation     text
+        affine          list of number"#]]
     .assert_eq(&columns.join("\n"));
+    let said = design_sandbox().succeeds(&["check", "chest-ct.yaml", "--types", "--json"]);
+    let found: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    let tables = found["types"].as_array().unwrap();
+    let scores = tables.iter().find(|t| t["step"] == "scores" && t["output"] == "").unwrap();
+    expect![[r#"{"name":"finding","type":"text","key":true,"roles":[],"nullable":true,"unit":null}"#]]
+        .assert_eq(&scores["columns"][0].to_string());
+    assert_eq!(scores["keys"], serde_json::json!(["finding"]));
 }
 
 #[test]
@@ -219,7 +227,22 @@ fn a_param_takes_its_value_from_the_command_line_the_environment_or_its_default(
     sandbox.write("p.yaml", &spec(&format!("  n: {{ type: int, env: HOW_MANY, default: 2 }}\n{steps}")));
     let said = sandbox.argent(&["check", "p.yaml"]);
     assert_eq!(said.code, 2);
-    assert!(said.err.contains("the value given for `n` is not of its type"), "{}", said.err);
+    expect![[r#"
+        error: the environment variable HOW_MANY gives `n` a value of another type: expected a whole number
+         --> environment:1:1
+          |
+        1 | HOW_MANY
+          | ^^^^^^^^
+          |
+         ::: p.yaml:4:3
+          |
+        4 |   n: { type: int, env: HOW_MANY, default: 2 }
+          |   - declared here
+
+        1 mistake in environment
+
+    "#]]
+    .assert_eq(&said.err);
     sandbox.succeeds(&["check", "p.yaml", "--set", "n=3"]);
     let said = sandbox.argent(&["check", "p.yaml", "--set", "n=3", "--set", "m=4"]);
     assert!(said.err.contains("--set names `m`, which is not a param of this pipeline"), "{}", said.err);

@@ -114,11 +114,8 @@ fn a_condition_that_is_none_is_a_mistake_and_one_on_a_row_operator_has_no_effect
     sandbox.write("p.yaml", &spec.replace("changed_rows > 0.1", "rows < 3"));
     let said = sandbox.argent(&["check", "p.yaml"]);
     assert_eq!(said.code, 2);
-    assert!(
-        said.err.contains("expected a comparison of `changed_rows` with a share from 0 to 1"),
-        "{}",
-        said.err
-    );
+    let wanted = "expected `changed_rows >` or `>=` and a share from 0 to 1, found `rows < 3`";
+    assert!(said.err.contains(wanted), "{}", said.err);
     let rows = "labelled: { use: label.rules, from: scores, with: { findings: pack.yaml }, rerun: { if: changed_rows > 0.5 } }";
     sandbox.write("p.yaml", &spec.replace("  below:", &format!("  {rows}\n  below:")));
     let said = sandbox.succeeds(&["check", "p.yaml"]);

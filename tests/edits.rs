@@ -205,9 +205,11 @@ impl Bench {
     /// The pipeline, checked with what the store remembers of earlier checks.
     fn pipeline(&self, store: &Store) -> Pipeline {
         let spec = self.folder.path().join("p.yaml");
-        let (spec, mut wrong) = spec::read(&spec, &Given::default(), &mut Sources::default());
+        let mut sources = Sources::default();
+        let (spec, mut wrong) = spec::read(&spec, &Given::default(), &mut sources);
         let statics = StaticAnswers::read(store, "edits");
-        let (pipeline, more) = check::check(&spec.unwrap(), &argent_operators::registry(), statics);
+        let (pipeline, more) =
+            check::check(&spec.unwrap(), &argent_operators::registry(), statics, &mut sources);
         wrong.extend(more);
         pipeline.unwrap_or_else(|| panic!("{wrong:?}"))
     }

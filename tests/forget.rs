@@ -411,9 +411,9 @@ fn what_cannot_be_meant_is_said() {
     };
     let said = [refused("pateint = 'mueller'"), refused("1 = 1"), refused("patient = ")].concat();
     expect![[r#"
-        error: No field named pateint; the tables of this store have the id columns id, number, patient, who
+        error: there is no column `pateint`; the tables of this store have the id columns id, number, patient, who
         error: the predicate names no id column, expected one such as `patient`
-        error: ParserError("Expected: an expression, found: ) at Line: 1, Column: 19"); the tables of this store have the id columns id, number, patient, who
+        error: the predicate does not read: expected an expression, found `)`; the tables of this store have the id columns id, number, patient, who
     "#]].assert_eq(&said);
     let nobody = sandbox.succeeds(&["forget", "--where", "patient = 'nobody'"]).out;
     expect![[r#"

@@ -8,6 +8,7 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use expect_test::expect;
 use serde_json::Value;
 
 use crate::chat_server::{ChatServer, Heard, Reply, Tokens};
@@ -418,13 +419,37 @@ fn a_prompt_that_names_what_it_would_not_see_is_a_mistake() {
     sandbox.write("prompt.md", "{{ finding.name }}\n{{ report.txt }}");
     let said = sandbox.argent(&["run", "silver.yaml"]);
     assert_eq!(said.code, 2);
-    assert!(
-        said.err.contains("`prompt.md` uses `report.txt`, and the reports have no section `txt`"),
-        "{}",
-        said.err
-    );
-    assert!(said.err.contains("did you mean `text`?"), "{}", said.err);
-    assert!(said.err.contains("`prompt.md` uses `finding`"), "{}", said.err);
+    expect![[r#"
+        error: `finding` is there only when findings are asked one by one
+          --> prompt.md:1:4
+           |
+         1 | {{ finding.name }}
+           |    ^^^^^^^
+           |
+          ::: silver.yaml:12:15
+           |
+        12 |       prompt: prompt.md
+           |               --------- read from here
+           |
+        help: say `mode: per_finding`, or use `findings`
+
+        error: the reports have no section `txt`
+          --> prompt.md:2:4
+           |
+         2 | {{ report.txt }}
+           |    ^^^^^^^^^^
+           |
+          ::: silver.yaml:12:15
+           |
+        12 |       prompt: prompt.md
+           |               --------- read from here
+           |
+        help: did you mean `text`?
+
+        2 mistakes in prompt.md
+
+    "#]]
+    .assert_eq(&said.err);
     assert!(server.heard().is_empty());
 }
 

@@ -151,7 +151,8 @@ fn made() -> BTreeMap<String, Made> {
 
     let registry = argent_operators::registry();
     let (spec, _) = spec::read(&sandbox.path("p.yaml"), &Given::default(), &mut Sources::default());
-    let pipeline = check(&spec.unwrap(), &registry, StaticAnswers::default()).0.unwrap();
+    let (pipeline, _) = check(&spec.unwrap(), &registry, StaticAnswers::default(), &mut Sources::default());
+    let pipeline = pipeline.unwrap();
     let mut texts: BTreeMap<String, String> = BTreeMap::new();
     let mut made: BTreeMap<String, Made> = BTreeMap::new();
     for node in &pipeline.nodes {

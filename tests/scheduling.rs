@@ -206,10 +206,10 @@ steps:
     assert_eq!(said.code, 2);
     expect![[r#"
         error: `needs` knows no `gpus`
-         --> p.yaml:4:92
+         --> p.yaml:4:86
           |
         4 |   reports: { use: reports.table, with: { path: r.csv, id: id, text: text }, needs: { gpus: 1 } }
-          |                                                                                            ^
+          |                                                                                      ^^^^
           |
         help: did you mean `gpu`?
 

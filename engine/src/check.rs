@@ -1,27 +1,31 @@
 //! From a spec to a pipeline that can run: operators decoded, edges joined, columns checked. Every mistake
 //! that needs no data is found here, all of them at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod mistakes;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde_json::{Value, json};
 
+use crate::axes;
 use crate::column;
-use crate::diagnostic::{Diagnostic, Span};
+use crate::diagnostic::{Diagnostic, Sources, Span};
 use crate::drift::misplaced;
 use crate::io::fault_schema;
 use crate::operator::{
     ConfigFiles, Entry, FILES, Input, Inputs, Kind, Operator, Port, Problem, Registry, Signature,
-    missing_column, nearest,
+    missing_column, mistyped_column, nearest,
 };
-use crate::pipeline::{ContractOf, Node, NodeInput, Pipeline, TableShape};
+use crate::pipeline::{AxisCell, ContractOf, Node, NodeInput, Pipeline, TableShape};
 use crate::pools::check_needs;
 use crate::rows::{full_schema, planned_error_schema};
 use crate::shape;
-use crate::spec::{From, Spec, Step, has_errors};
+use crate::spec::{From, Source, Spec, Step, has_errors};
 use crate::statics::StaticAnswers;
 use crate::table::{files_schema, matching_paths};
 use crate::yaml;
+use mistakes::{Finding, Mistakes};
 
 /// Checks a spec against the operators that there are, with the static answers that a store remembers. The
 /// pipeline is there only when nothing is wrong.
@@ -29,20 +33,21 @@ pub fn check(
     spec: &Spec,
     registry: &Registry,
     statics: StaticAnswers,
+    sources: &mut Sources,
 ) -> (Option<Pipeline>, Vec<Diagnostic>) {
-    let mut out = Vec::new();
+    let mut out = Mistakes::new(spec, sources);
     let decoded = decode_all(spec, registry, &mut out);
     unknown_steps(spec, &mut out);
     let order = order(spec, &mut out);
-    let mut checker = Checker { spec, registry, statics, nodes: Vec::new(), places: BTreeMap::new(), out };
+    let mut checker = Checker { spec, registry, statics, nodes: Vec::new(), places: HashMap::new(), out };
     let mut decoded: Vec<Option<Decoded>> = decoded.into_iter().map(Some).collect();
     for place in order {
-        let step = &spec.steps[place];
         if let Some(decoded) = decoded[place].take() {
-            checker.add(step, decoded);
+            checker.add(place, decoded);
         }
     }
     let Checker { nodes, statics, out, .. } = checker;
+    let out = out.told();
     if has_errors(&out) || nodes.is_empty() {
         return (None, out);
     }
@@ -55,28 +60,28 @@ pub fn check(
 const FEW_STEPS: usize = 64;
 
 /// Decodes all steps, on as many threads as there are cores if there are many.
-fn decode_all<'a>(spec: &Spec, registry: &'a Registry, out: &mut Vec<Diagnostic>) -> Vec<Decoded<'a>> {
+fn decode_all<'a>(spec: &Spec, registry: &'a Registry, out: &mut Mistakes) -> Vec<Decoded<'a>> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let share = spec.steps.len().div_ceil(cores).max(FEW_STEPS);
-    let some = |steps: &[Step]| -> (Vec<Decoded<'a>>, Vec<Diagnostic>) {
-        let mut out = Vec::new();
-        (steps.iter().map(|step| decode(spec, step, registry, &mut out)).collect(), out)
+    let some = |steps: &[Step]| -> Vec<(Decoded<'a>, Vec<Finding>)> {
+        steps.iter().map(|step| decode(spec, step, registry)).collect()
     };
     let mut all = Vec::new();
     std::thread::scope(|scope| {
         let mut shares = spec.steps.chunks(share);
         let first = shares.next().unwrap_or_default();
         let others: Vec<_> = shares.map(|steps| scope.spawn(move || some(steps))).collect();
-        let (decoded, wrong) = some(first);
-        all.extend(decoded);
-        out.extend(wrong);
+        all.extend(some(first));
         for other in others {
-            let (decoded, wrong) = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            all.extend(decoded);
-            out.extend(wrong);
+            all.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         }
     });
-    all
+    let mut decoded = Vec::with_capacity(all.len());
+    for (place, (step, findings)) in all.into_iter().enumerate() {
+        findings.into_iter().for_each(|finding| out.find(place, finding));
+        decoded.push(step);
+    }
+    decoded
 }
 
 /// A step whose parameters are read; the operator is absent where they are wrong.
@@ -87,65 +92,88 @@ struct Decoded<'a> {
     files: ConfigFiles,
 }
 
-fn decode<'a>(spec: &Spec, step: &Step, registry: &'a Registry, out: &mut Vec<Diagnostic>) -> Decoded<'a> {
+fn decode<'a>(spec: &Spec, step: &Step, registry: &'a Registry) -> (Decoded<'a>, Vec<Finding>) {
     let files = ConfigFiles::new(&spec.folder);
     let nothing = Decoded { entry: None, operator: None, params: Value::Null, files };
     let Some(entry) = registry.get(&step.operator) else {
         let names: Vec<&str> = registry.entries().iter().map(|e| e.name).collect();
         let message = format!("there is no operator `{}`", step.operator);
-        out.push(
-            Diagnostic::error(step.operator_span, message)
-                .label(step.operator_span, "not an operator")
-                .help(nearest(&step.operator, &names, "operators")),
-        );
-        return nothing;
+        let diagnostic = Diagnostic::error(step.operator_span, message)
+            .label(step.operator_span, "not an operator")
+            .help(nearest(&step.operator, &names, "operators"));
+        return (nothing, vec![diagnostic.into()]);
     };
     let mistakes = shape::check(&step.with, entry.schema(), entry.name);
     if !mistakes.is_empty() {
-        out.extend(mistakes);
-        return Decoded { entry: Some(entry), ..nothing };
+        let findings = mistakes.into_iter().map(Finding::Diagnostic).collect();
+        return (Decoded { entry: Some(entry), ..nothing }, findings);
     }
     match entry.decode(step.with.to_json()) {
         Err(error) => {
-            let message = format!("the parameters of `{}` do not read: {error}", step.name);
-            out.push(Diagnostic::error(step.with.span, message).label(step.with.span, entry.name));
-            Decoded { entry: Some(entry), ..nothing }
+            let message = format!("the parameters of `{}` do not read: {error}", step.written);
+            let diagnostic = Diagnostic::error(step.with.span, message).label(step.with.span, entry.name);
+            (Decoded { entry: Some(entry), ..nothing }, vec![diagnostic.into()])
         }
         Ok((mut operator, params)) => {
             let mut files = nothing.files;
             let loaded = operator.load(&mut files);
-            let broken = loaded.is_err();
-            out.extend(loaded.err().into_iter().flatten().map(|p| problem(step, &p)));
-            let operator = Some(operator).filter(|_| !broken);
-            Decoded { entry: Some(entry), operator, params, files }
+            let operator = Some(operator).filter(|_| loaded.is_ok());
+            let problems = loaded.err().into_iter().flatten().map(Finding::Problem).collect();
+            (Decoded { entry: Some(entry), operator, params, files }, problems)
         }
     }
 }
 
-fn unknown_steps(spec: &Spec, out: &mut Vec<Diagnostic>) {
-    let names: BTreeSet<&str> = spec.steps.iter().map(|s| s.name.as_str()).collect();
-    for step in &spec.steps {
-        for from in step.from.iter().filter(|f| !names.contains(f.step())) {
-            let others: Vec<&str> = names.iter().copied().filter(|n| *n != step.name).collect();
-            let message = format!("there is no step `{}`", from.step());
-            let help = nearest(from.step(), &others, "steps");
-            out.push(Diagnostic::error(from.span, message).label(from.span, "not a step").help(help));
+fn unknown_steps(spec: &Spec, out: &mut Mistakes) {
+    let names: HashSet<&str> = spec.steps.iter().map(|s| s.name.as_str()).collect();
+    for (place, step) in spec.steps.iter().enumerate() {
+        // A step that is there, but wrong, has been told of.
+        let unknown = |from: &&From| {
+            let absent = from.sources.iter().any(|source| !names.contains(source.step.as_str()));
+            absent && !spec.written.contains(&from.step)
+        };
+        for from in step.from.iter().filter(unknown) {
+            let others: Vec<&str> =
+                spec.written.iter().map(String::as_str).filter(|n| *n != step.written).collect();
+            let message = format!("there is no step `{}`", from.step);
+            let help = nearest(&from.step, &others, "steps");
+            out.say(place, Diagnostic::error(from.span, message).label(from.span, "not a step").help(help));
         }
     }
 }
 
-/// The places of the steps, each after those that it reads; steps on a cycle are left out and shown.
-fn order(spec: &Spec, out: &mut Vec<Diagnostic>) -> Vec<usize> {
-    let place: BTreeMap<&str, usize> =
+/// The places of the steps, each after those that it reads, otherwise as they stand in the text; steps on a
+/// cycle, and those that read them, are left out, and the cycle is shown.
+fn order(spec: &Spec, out: &mut Mistakes) -> Vec<usize> {
+    let place: HashMap<&str, usize> =
         spec.steps.iter().enumerate().map(|(i, s)| (s.name.as_str(), i)).collect();
-    let reads =
-        |i: usize| spec.steps[i].from.iter().filter_map(|f| place.get(f.step()).copied()).collect::<Vec<_>>();
-    let mut order: Vec<usize> = Vec::new();
-    let mut left: BTreeSet<usize> = (0..spec.steps.len()).collect();
-    while let Some(next) = left.iter().copied().find(|i| reads(*i).iter().all(|r| order.contains(r))) {
-        left.remove(&next);
-        order.push(next);
+    let reads: Vec<Vec<usize>> = spec
+        .steps
+        .iter()
+        .map(|step| {
+            let sources = step.from.iter().flat_map(|from| &from.sources);
+            let places: BTreeSet<usize> =
+                sources.filter_map(|source| place.get(source.step.as_str()).copied()).collect();
+            places.into_iter().collect()
+        })
+        .collect();
+    let mut waits: Vec<usize> = reads.iter().map(Vec::len).collect();
+    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); reads.len()];
+    for (step, read) in reads.iter().enumerate() {
+        read.iter().for_each(|other| readers[*other].push(step));
     }
+    let mut ready: BTreeSet<usize> = (0..waits.len()).filter(|step| waits[*step] == 0).collect();
+    let mut order: Vec<usize> = Vec::with_capacity(waits.len());
+    while let Some(next) = ready.pop_first() {
+        order.push(next);
+        for reader in &readers[next] {
+            waits[*reader] -= 1;
+            if waits[*reader] == 0 {
+                ready.insert(*reader);
+            }
+        }
+    }
+    let left: BTreeSet<usize> = (0..waits.len()).filter(|step| waits[*step] > 0).collect();
     let mut shown: BTreeSet<usize> = BTreeSet::new();
     for start in left.iter().copied() {
         if shown.contains(&start) {
@@ -153,7 +181,7 @@ fn order(spec: &Spec, out: &mut Vec<Diagnostic>) -> Vec<usize> {
         }
         let cycle = cycle_through(start, &left, &reads);
         if !cycle.is_empty() && cycle.iter().all(|i| !shown.contains(i)) {
-            out.push(cycle_diagnostic(spec, &cycle));
+            out.say(cycle[0], cycle_diagnostic(spec, &cycle));
         }
         shown.extend(cycle);
         shown.insert(start);
@@ -162,12 +190,13 @@ fn order(spec: &Spec, out: &mut Vec<Diagnostic>) -> Vec<usize> {
 }
 
 /// The steps of a cycle that is reached from `start`, along what they read.
-fn cycle_through(start: usize, left: &BTreeSet<usize>, reads: &dyn Fn(usize) -> Vec<usize>) -> Vec<usize> {
+fn cycle_through(start: usize, left: &BTreeSet<usize>, reads: &[Vec<usize>]) -> Vec<usize> {
     let mut path = vec![start];
+    let mut at: HashMap<usize, usize> = HashMap::from([(start, 0)]);
     loop {
         let here = path[path.len() - 1];
-        let Some(next) = reads(here).into_iter().find(|r| left.contains(r)) else { return Vec::new() };
-        if let Some(from) = path.iter().position(|p| *p == next) {
+        let Some(next) = reads[here].iter().copied().find(|r| left.contains(r)) else { return Vec::new() };
+        if let Some(from) = at.insert(next, path.len()) {
             return path.split_off(from);
         }
         path.push(next);
@@ -180,14 +209,14 @@ fn cycle_diagnostic(spec: &Spec, cycle: &[usize]) -> Diagnostic {
     path.push(name(cycle[0]));
     let edge = |at: usize| {
         let read = name(cycle[(at + 1) % cycle.len()]);
-        spec.steps[cycle[at]].from.iter().find(|f| f.step() == read)
+        spec.steps[cycle[at]].from.iter().find(|f| f.sources.iter().any(|source| source.step == read))
     };
     let span = edge(0).map_or(spec.steps[cycle[0]].span, |f| f.span);
     let message = format!("steps read each other in a circle: {}", path.join(" -> "));
     let mut diagnostic = Diagnostic::error(span, message);
     for (at, place) in cycle.iter().enumerate() {
         if let Some(from) = edge(at) {
-            diagnostic = diagnostic.label(from.span, format!("`{}` reads `{}`", name(*place), from.step()));
+            diagnostic = diagnostic.label(from.span, format!("`{}` reads `{}`", name(*place), from.step));
         }
     }
     diagnostic.help("take one of these inputs away")
@@ -199,35 +228,39 @@ struct Checker<'a> {
     statics: StaticAnswers,
     nodes: Vec<Node>,
     /// By step name: its place among the nodes, where it is sound.
-    places: BTreeMap<String, usize>,
-    out: Vec<Diagnostic>,
+    places: HashMap<String, usize>,
+    out: Mistakes<'a>,
 }
 
 impl Checker<'_> {
-    /// Adds a step whose inputs have been added, unless something is wrong with it.
-    fn add(&mut self, step: &Step, decoded: Decoded) {
+    /// Adds the step at a place of the spec, whose inputs have been added, unless something is wrong with it.
+    fn add(&mut self, at: usize, decoded: Decoded) {
+        let step = &self.spec.steps[at];
         let (Some(entry), Some(operator)) = (decoded.entry, decoded.operator) else { return };
         let ports = operator.ports();
-        let Some(inputs) = self.inputs(step, &ports) else { return };
-        self.files_are_there(step, &*operator, &inputs);
-        let Some(schemas) = self.schemas(step, &ports, &inputs, entry) else { return };
+        let Some(inputs) = self.inputs(at, &ports) else { return };
+        self.files_are_there(at, &*operator, &inputs);
+        let Some(schemas) = self.schemas(at, &ports, &inputs, entry) else { return };
         let all = step.with.to_json();
         let signature = self.signature(entry, &*operator, &all, &decoded.files, &schemas);
         let signature = match signature {
-            Ok(signature) => signature,
+            Ok(signature) => gathered_signature(entry.kind, signature, &inputs),
             Err(problems) => {
-                self.out.extend(problems.iter().map(|p| problem(step, p)));
+                problems.into_iter().for_each(|p| self.out.find(at, Finding::Problem(p)));
                 return;
             }
         };
-        self.out.extend(check_needs(step));
-        self.check_rerun(step, entry.kind);
+        check_needs(step).into_iter().for_each(|mistake| self.out.say(at, mistake));
+        self.check_rerun(at, entry.kind);
         let outputs = output_shapes(entry.kind, &signature, &schemas);
         let place = self.nodes.len();
         let ConfigFiles { used: files, paths: file_paths, .. } = decoded.files;
         self.places.insert(step.name.clone(), place);
         self.nodes.push(Node {
             name: step.name.clone(),
+            written: step.written.clone(),
+            combination: step.combination.clone(),
+            tags: step.tags.clone(),
             operator_name: entry.name,
             revision: entry.revision,
             kind: entry.kind,
@@ -243,7 +276,7 @@ impl Checker<'_> {
             rerun: step.rerun,
             contract: None,
         });
-        self.contracts(step, place);
+        self.contracts(at, place);
     }
 
     /// What the operator reads and makes: remembered, or worked out now.
@@ -262,57 +295,83 @@ impl Checker<'_> {
     }
 
     /// A condition that can never accept anything is told of.
-    fn check_rerun(&mut self, step: &Step, kind: Kind) {
+    fn check_rerun(&mut self, at: usize, kind: Kind) {
+        let step = &self.spec.steps[at];
         let Some(reason) = step.rerun.and_then(|_| misplaced(kind)) else { return };
         let span = step.node.get("rerun").map_or(step.span, |rerun| rerun.span);
-        let message = format!("`rerun` has no effect on `{}`", step.name);
-        self.out.push(Diagnostic::warning(span, message).label(span, reason).help("take `rerun` away"));
+        let message = format!("`rerun` has no effect on `{}`", step.written);
+        self.out.say(at, Diagnostic::warning(span, message).label(span, reason).help("take `rerun` away"));
     }
 
     /// The nodes that fill the step's ports; none where one of them is wrong or missing.
-    fn inputs(&mut self, step: &Step, ports: &[Port]) -> Option<Vec<NodeInput>> {
+    fn inputs(&mut self, at: usize, ports: &[Port]) -> Option<Vec<NodeInput>> {
+        let step = &self.spec.steps[at];
         let mut sound = true;
         let mut inputs: Vec<NodeInput> = Vec::new();
+        let mut filled: BTreeMap<&str, Span> = BTreeMap::new();
         for from in &step.from {
-            match self.input(step, from, ports) {
-                Some(input) => inputs.push(input),
+            if let Some(port) = port_of(from, ports)
+                && let Some(first) = filled.insert(port, from.span)
+            {
+                let message = format!("`{}` fills its input `{port}` twice", step.written);
+                let help = "name the inputs: `from: { port: step }`";
+                self.out.say(at, Diagnostic::error(from.span, message).label(first, "first here").help(help));
+                sound = false;
+                continue;
+            }
+            match self.input(at, from, ports) {
+                Some(more) => inputs.extend(more),
                 None => sound = false,
             }
         }
         let absent = ports
             .iter()
-            .filter(|p| !p.optional && !step.from.iter().any(|f| self.port_of(f, ports) == Some(p.name)));
-        let absent: Vec<&Port> = absent.collect();
+            .filter(|p| !p.optional && !step.from.iter().any(|f| port_of(f, ports) == Some(p.name)));
         for port in absent {
+            // An input of another name has been told of, and is probably this one.
+            let keys = if let yaml::Kind::Map(entries) = &step.node.kind { entries.as_slice() } else { &[] };
+            let misspelt = |key: &str| key != "from" && shape::closest(key, ["from"]).is_some();
+            let misnamed = step.from.iter().any(|from| port_of(from, ports).is_none())
+                || (step.from.is_empty() && keys.iter().any(|entry| misspelt(&entry.key)));
             sound = false;
-            let message = format!("`{}` has no input `{}`", step.name, port.name);
+            if misnamed {
+                continue;
+            }
+            let message = format!("`{}` has no input `{}`", step.written, port.name);
             let help = format!("{}: add `from: {{ {}: <step> }}`", port.doc.trim_end_matches('.'), port.name);
-            self.out.push(
+            self.out.say(
+                at,
                 Diagnostic::error(step.operator_span, message)
                     .label(step.operator_span, format!("reads a table `{}`", port.name))
                     .help(help),
             );
         }
         for (port, column, span) in &step.matches {
-            match inputs.iter_mut().find(|i| i.port == *port) {
-                Some(input) => input.on.clone_from(column),
-                None => {
-                    let names: Vec<&str> = inputs.iter().map(|i| i.port.as_str()).collect();
-                    let message = format!("`match` names `{port}`, which is not an input of the step");
-                    self.out.push(
-                        Diagnostic::error(*span, message)
-                            .label(*span, "not an input")
-                            .help(nearest(port, &names, "inputs")),
-                    );
-                    sound = false;
-                }
+            if inputs.iter().any(|i| i.port == *port) {
+                inputs.iter_mut().filter(|i| i.port == *port).for_each(|input| input.on.clone_from(column));
+                continue;
             }
+            let names: BTreeSet<&str> = step.from.iter().filter_map(|from| port_of(from, ports)).collect();
+            if names.contains(port.as_str()) {
+                continue;
+            }
+            let names: Vec<&str> = names.into_iter().collect();
+            let message = format!("`match` names `{port}`, which is not an input of the step");
+            let help = nearest(port, &names, "inputs");
+            self.out.say(at, Diagnostic::error(*span, message).label(*span, "not an input").help(help));
+            sound = false;
         }
         sound.then_some(inputs)
     }
 
-    fn input(&mut self, step: &Step, from: &From, ports: &[Port]) -> Option<NodeInput> {
-        let Some(port) = self.port_of(from, ports).map(str::to_owned) else {
+    /// The nodes that one entry under `from` stands for: one, or the combinations that are gathered.
+    fn input(&mut self, at: usize, from: &From, ports: &[Port]) -> Option<Vec<NodeInput>> {
+        let step = &self.spec.steps[at];
+        // Of a name that means nothing it has been told.
+        if from.sources.is_empty() {
+            return None;
+        }
+        let Some(port) = port_of(from, ports).map(str::to_owned) else {
             let names: Vec<&str> = ports.iter().map(|p| p.name).collect();
             let (message, help) = match &from.port {
                 Some(port) => {
@@ -326,42 +385,43 @@ impl Checker<'_> {
                     format!("name them: from: {{ {} }}", names.join(": …, ") + ": …"),
                 ),
             };
-            self.out.push(Diagnostic::error(from.span, message).label(from.span, "not an input").help(help));
+            let mistake = Diagnostic::error(from.span, message).label(from.span, "not an input").help(help);
+            self.out.say(at, mistake);
             return None;
         };
-        let node = *self.places.get(from.step())?;
-        let output = from.output();
-        if !self.nodes[node].outputs.contains_key(output) {
-            let outputs: Vec<&str> =
-                self.nodes[node].outputs.keys().map(String::as_str).filter(|n| !n.is_empty()).collect();
-            let message = format!("the step `{}` has no output `{output}`", from.step());
-            let help = nearest(output, &outputs, "outputs");
-            self.out.push(Diagnostic::error(from.span, message).label(from.span, "not an output").help(help));
-            return None;
-        }
-        Some(NodeInput { port, node, output: output.to_owned(), on: "id".to_owned() })
-    }
-
-    /// The port that a `from` entry fills: by name, or the only one; a port without a name takes any.
-    fn port_of<'p>(&self, from: &'p From, ports: &'p [Port]) -> Option<&'p str> {
-        let any = ports.iter().any(|p| p.name.is_empty());
-        match &from.port {
-            Some(name) => {
-                ports.iter().find(|p| p.name == name).map(|p| p.name).or(any.then_some(name.as_str()))
-            }
-            None if any => Some(from.step()),
-            None => {
-                let needed: Vec<&Port> = ports.iter().filter(|p| !p.optional).collect();
-                match (needed.as_slice(), ports) {
-                    ([only], _) => Some(only.name),
-                    ([], [first, ..]) => Some(first.name),
-                    _ => None,
-                }
+        let places: Option<Vec<usize>> =
+            from.sources.iter().map(|source| self.places.get(&source.step).copied()).collect();
+        let places = places?;
+        for node in &places {
+            let outputs = &self.nodes[*node].outputs;
+            if !outputs.contains_key(&from.output) {
+                let outputs: Vec<&str> =
+                    outputs.keys().map(String::as_str).filter(|n| !n.is_empty()).collect();
+                let message = format!("the step `{}` has no output `{}`", from.step, from.output);
+                let help = nearest(&from.output, &outputs, "outputs");
+                let mistake =
+                    Diagnostic::error(from.span, message).label(from.span, "not an output").help(help);
+                self.out.say(at, mistake);
+                return None;
             }
         }
+        let fields = axis_fields(&from.sources);
+        let inputs = from.sources.iter().zip(places).map(|(source, node)| NodeInput {
+            port: port.clone(),
+            node,
+            output: from.output.clone(),
+            on: "id".to_owned(),
+            axes: source
+                .axes
+                .iter()
+                .zip(&fields)
+                .map(|((_, value), field)| AxisCell { field: field.clone(), value: value.clone() })
+                .collect(),
+        });
+        Some(inputs.collect())
     }
 
-    fn files_are_there(&mut self, step: &Step, operator: &dyn Operator, inputs: &[NodeInput]) {
+    fn files_are_there(&mut self, at: usize, operator: &dyn Operator, inputs: &[NodeInput]) {
         let patterns = operator.patterns();
         if patterns.is_empty() || inputs.iter().any(|i| i.port == FILES) {
             return;
@@ -372,26 +432,36 @@ impl Checker<'_> {
                 .help(format!("paths are relative to the spec, here {}", self.spec.folder.display())),
             Err(error) => Problem::at(["with", "path"], format!("{error:#}")),
         };
-        self.out.push(problem(step, &problem_of));
+        self.out.find(at, Finding::Problem(problem_of));
     }
 
-    /// The schemas of the step's inputs; none where a needed column is missing.
-    fn schemas(
-        &mut self,
-        step: &Step,
-        ports: &[Port],
-        inputs: &[NodeInput],
-        entry: &Entry,
-    ) -> Option<Inputs> {
+    /// The schemas of the step's inputs; none where a needed column is missing or holds something else.
+    fn schemas(&mut self, at: usize, ports: &[Port], inputs: &[NodeInput], entry: &Entry) -> Option<Inputs> {
         let mut schemas = Inputs { folder: self.spec.folder.clone(), ..Inputs::default() };
         let mut problems = Vec::new();
+        let mut seen: BTreeSet<&str> = BTreeSet::new();
         for input in inputs {
-            let table = self.nodes[input.node].outputs[&input.output].clone();
-            let needed = ports.iter().find(|p| p.name == input.port).map_or(&[][..], |p| p.columns);
-            for column in needed.iter().filter(|c| table.schema.field_with_name(c).is_err()) {
-                // A table that is joined on another id column needs no `id`.
-                if *column != "id" || input.on == "id" {
-                    problems.push(missing_column(&input.port, column, &table.schema));
+            // Of several that are gathered, the first stands for all.
+            if !seen.insert(&input.port) {
+                continue;
+            }
+            let table = match self.table(input, inputs) {
+                Ok(table) => table,
+                Err(problem) => {
+                    problems.push(problem);
+                    continue;
+                }
+            };
+            let needed = ports.iter().find(|p| p.name == input.port).map_or(&[][..], |p| &p.columns);
+            for column in needed {
+                match table.schema.field_with_name(column.name) {
+                    // A table that is joined on another id column needs no `id`.
+                    Err(_) if column.name == "id" && input.on != "id" => {}
+                    Err(_) => problems.push(missing_column(&input.port, column.name, &table.schema)),
+                    Ok(field) if !column.fits(field) => {
+                        problems.push(mistyped_column(&input.port, *column, field));
+                    }
+                    Ok(_) => {}
                 }
             }
             if input.on != "id" && table.schema.field_with_name(&input.on).is_err() {
@@ -407,25 +477,62 @@ impl Checker<'_> {
             let files = Input { schema: files_schema(), keys: vec!["path".into()], on: "id".into() };
             schemas.files_on_disk = schemas.ports.insert(FILES.to_owned(), files).is_none();
         }
+        let sound = problems.is_empty();
+        problems.into_iter().for_each(|problem| self.out.find(at, Finding::Problem(problem)));
         if let Kind::Row(port) = entry.kind
             && !schemas.ports.contains_key(port)
         {
             return None;
         }
-        let sound = problems.is_empty();
-        self.out.extend(problems.iter().map(|p| problem(step, p)));
         sound.then_some(schemas)
     }
 
+    /// The table that fills the port of `input`: one step's, or that of all which are gathered into the port.
+    fn table(&self, input: &NodeInput, inputs: &[NodeInput]) -> Result<TableShape, Problem> {
+        let own = |input: &NodeInput| &self.nodes[input.node].outputs[&input.output];
+        let first = own(input);
+        if input.axes.is_empty() {
+            return Ok(first.clone());
+        }
+        let at = |message: String| Problem::at(["from", input.port.as_str()], message);
+        let name = |input: &NodeInput| self.nodes[input.node].name.as_str();
+        for other in inputs.iter().filter(|other| other.port == input.port) {
+            let shape = own(other);
+            if let Some(difference) = difference(&first.schema, &shape.schema) {
+                let message =
+                    format!("`{}` and `{}` are no one table: {difference}", name(input), name(other));
+                return Err(at(message).help("steps that are gathered have the same columns"));
+            }
+        }
+        let taken = input.axes.iter().find(|cell| first.schema.field_with_name(cell.field.name()).is_ok());
+        if let Some(cell) = taken {
+            let message =
+                format!("the axis `{0}` and a column `{0}` would stand in one table", cell.field.name());
+            return Err(at(message).help("give the axis another name"));
+        }
+        let axes = input.axes.iter().map(|cell| cell.field.clone());
+        let schema = column::schema(axes.chain(first.schema.fields().iter().map(|f| f.as_ref().clone())));
+        let names = input.axes.iter().map(|cell| cell.field.name().clone());
+        // Where a table has no keys, all of its columns are the key.
+        let keys = match first.keys.is_empty() {
+            true => Vec::new(),
+            false => names.chain(first.keys.iter().cloned()).collect(),
+        };
+        Ok(TableShape { schema, keys })
+    }
+
     /// Adds a node for each contract, right behind the step that it watches.
-    fn contracts(&mut self, step: &Step, watched: usize) {
+    fn contracts(&mut self, at: usize, watched: usize) {
+        let step = &self.spec.steps[at];
         for (number, contract) in step.expect.iter().enumerate() {
             let Some(entry) = self.registry.get("sql") else {
                 let message = "contracts need SQL, and this argent was built without it";
-                self.out.push(Diagnostic::error(contract.span, message).help("build with the feature `sql`"));
+                self.out
+                    .say(at, Diagnostic::error(contract.span, message).help("build with the feature `sql`"));
                 return;
             };
-            let query = format!("select ({}) as holds from result", contract.sql);
+            const HEAD: &str = "select (";
+            let query = format!("{HEAD}{}) as holds from result", contract.sql);
             let Ok((mut operator, params)) = entry.decode(json!({ "query": query })) else { continue };
             // Loading gives the query's syntax tree, which is what tells one contract's key from another's.
             let mut files = ConfigFiles::new(&self.spec.folder);
@@ -438,48 +545,123 @@ impl Checker<'_> {
             };
             let loaded = operator.load(&mut files);
             let signature = loaded.and_then(|()| self.signature(entry, &*operator, &params, &files, &inputs));
-            match signature {
-                Err(problems) => self.out.extend(problems.iter().map(|p| {
-                    let message = format!("the contract does not read: {}", p.message);
-                    let diagnostic = Diagnostic::error(contract.span, message);
-                    match &p.help {
-                        Some(help) => diagnostic.help(help.clone()),
-                        None => diagnostic,
+            let signature =
+                signature.and_then(|signature| match signature.main().schema.field(0).data_type() {
+                    DataType::Boolean => Ok(signature),
+                    other => {
+                        let found = column::type_name(other);
+                        let message = format!("expected a predicate, which is true or false, found {found}");
+                        Err(vec![Problem::at(["expect"], message).help("compare it with a value: `… > 0`")])
                     }
-                })),
-                Ok(signature) => {
-                    let outputs = output_shapes(entry.kind, &signature, &inputs);
-                    let input = NodeInput {
-                        port: "result".into(),
-                        node: watched,
-                        output: String::new(),
-                        on: "id".into(),
-                    };
-                    self.nodes.push(Node {
-                        name: format!("{}.expect.{number}", step.name),
-                        operator_name: entry.name,
-                        revision: entry.revision,
-                        kind: entry.kind,
-                        quick: entry.quick,
-                        operator,
-                        params,
-                        files: files.used,
-                        file_paths: BTreeMap::new(),
-                        inputs: vec![input],
-                        signature,
-                        outputs,
-                        needs: BTreeMap::new(),
-                        rerun: None,
-                        contract: Some(ContractOf {
-                            node: watched,
-                            sql: contract.sql.clone(),
-                            warn: contract.warn,
-                        }),
-                    });
+                });
+            let signature = match signature {
+                Ok(signature) => signature,
+                Err(problems) => {
+                    for p in problems {
+                        // Places in the query are places in the predicate behind its head.
+                        let part = p.part.filter(|part| part.start >= HEAD.len());
+                        let part = part.map(|part| part.start - HEAD.len()..part.end - HEAD.len());
+                        let inside = part.filter(|part| part.end <= contract.sql.len());
+                        let message = format!("the contract does not read: {}", p.message);
+                        let span =
+                            inside.and_then(|part| self.out.within(contract.span, &contract.sql, &part));
+                        let mistake = Diagnostic::error(span.unwrap_or(contract.span), message);
+                        self.out
+                            .say(at, p.help.iter().fold(mistake, |mistake, help| mistake.help(help.clone())));
+                    }
+                    continue;
                 }
+            };
+            let outputs = output_shapes(entry.kind, &signature, &inputs);
+            let input = NodeInput {
+                port: "result".into(),
+                node: watched,
+                output: String::new(),
+                on: "id".into(),
+                axes: Vec::new(),
+            };
+            self.nodes.push(Node {
+                name: format!("{}.expect.{number}", step.name),
+                written: step.written.clone(),
+                combination: step.combination.clone(),
+                tags: Vec::new(),
+                operator_name: entry.name,
+                revision: entry.revision,
+                kind: entry.kind,
+                quick: entry.quick,
+                operator,
+                params,
+                files: files.used,
+                file_paths: BTreeMap::new(),
+                inputs: vec![input],
+                signature,
+                outputs,
+                needs: BTreeMap::new(),
+                rerun: None,
+                contract: Some(ContractOf { node: watched, sql: contract.sql.clone(), warn: contract.warn }),
+            });
+        }
+    }
+}
+
+/// The port that a `from` entry fills: by name, or the only one; a port without a name takes any.
+fn port_of<'p>(from: &'p From, ports: &'p [Port]) -> Option<&'p str> {
+    let any = ports.iter().any(|p| p.name.is_empty());
+    match &from.port {
+        Some(name) => ports.iter().find(|p| p.name == name).map(|p| p.name).or(any.then_some(name.as_str())),
+        None if any => Some(&from.step),
+        None => {
+            let needed: Vec<&Port> = ports.iter().filter(|p| !p.optional).collect();
+            match (needed.as_slice(), ports) {
+                ([only], _) => Some(only.name),
+                ([], [first, ..]) => Some(first.name),
+                _ => None,
             }
         }
     }
+}
+
+/// What a row operator makes of gathered rows: they keep the axes that tell them apart.
+fn gathered_signature(kind: Kind, mut signature: Signature, inputs: &[NodeInput]) -> Signature {
+    let Kind::Row(port) = kind else { return signature };
+    let Some(input) = inputs.iter().find(|input| input.port == port) else { return signature };
+    let axes: Vec<String> = input.axes.iter().map(|cell| cell.field.name().clone()).collect();
+    let in_front = |names: &mut Vec<String>| {
+        names.retain(|name| !axes.contains(name));
+        names.splice(0..0, axes.iter().cloned());
+    };
+    in_front(&mut signature.carries);
+    if let Some(main) = signature.outputs.get_mut("").filter(|main| !main.keys.is_empty()) {
+        in_front(&mut main.keys);
+    }
+    signature
+}
+
+/// The columns of the axes by which gathered steps differ.
+fn axis_fields(sources: &[Source]) -> Vec<Field> {
+    let Some(first) = sources.first() else { return Vec::new() };
+    let field = |place: usize, axis: &str| {
+        let values = sources.iter().filter_map(|source| source.axes.get(place)).map(|(_, v)| v.as_str());
+        axes::field(axis, values)
+    };
+    first.axes.iter().enumerate().map(|(place, (axis, _))| field(place, axis)).collect()
+}
+
+/// What keeps two tables from being one; none where their columns have the same names and types.
+fn difference(one: &Schema, other: &Schema) -> Option<String> {
+    for field in one.fields() {
+        match other.field_with_name(field.name()) {
+            Err(_) => return Some(format!("only the first has a column `{}`", field.name())),
+            Ok(found) if found.data_type() != field.data_type() => {
+                let (one, other) =
+                    (column::type_name(field.data_type()), column::type_name(found.data_type()));
+                return Some(format!("the column `{}` holds {one} and {other}", field.name()));
+            }
+            Ok(_) => {}
+        }
+    }
+    let more = other.fields().iter().find(|field| one.field_with_name(field.name()).is_err());
+    more.map(|field| format!("only the second has a column `{}`", field.name()))
 }
 
 /// The tables of a step as other steps see them: with carried columns, and `errors`.
@@ -499,34 +681,4 @@ fn output_shapes(kind: Kind, signature: &Signature, inputs: &Inputs) -> BTreeMap
     };
     shapes.insert("errors".to_owned(), shape(errors, &[]));
     shapes
-}
-
-/// A problem of a step, put to the deepest place of its path that the text has.
-fn problem(step: &Step, problem: &Problem) -> Diagnostic {
-    let span = place(step, &problem.path);
-    let diagnostic = Diagnostic::error(span, problem.message.clone()).label(span, String::new());
-    match &problem.help {
-        Some(help) => diagnostic.help(help.clone()),
-        None => diagnostic,
-    }
-}
-
-fn place(step: &Step, path: &[String]) -> Span {
-    let mut node: &yaml::Node = &step.node;
-    let mut span = step.operator_span;
-    for key in path {
-        let next = match &node.kind {
-            yaml::Kind::Map(_) => node.get(key),
-            yaml::Kind::List(items) => key.parse::<usize>().ok().and_then(|i| items.get(i)),
-            _ => None,
-        };
-        let Some(next) = next else { break };
-        (node, span) = (next, next.span);
-    }
-    span
-}
-
-/// The columns with a role among those that a port asks for, in words: for pages and messages.
-pub fn describe(schema: &Schema) -> Vec<String> {
-    schema.fields().iter().map(|f| format!("{}: {}", f.name(), column::type_name(f.data_type()))).collect()
 }

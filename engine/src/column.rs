@@ -84,6 +84,24 @@ pub fn type_name(data_type: &DataType) -> String {
     }
 }
 
+/// The roles of a column, in the order in which they were given.
+pub fn roles(field: &Field) -> Vec<String> {
+    roles_of(field).map(str::to_owned).collect()
+}
+
+/// The unit of a column's numbers, which its name tells (`spacing_mm`, `usd`); none where it has none.
+pub fn unit(name: &str) -> Option<&'static str> {
+    let last = name.rsplit('_').next().unwrap_or(name);
+    Some(match last {
+        "mm" => "mm",
+        "hu" => "HU",
+        "usd" => "USD",
+        "seconds" => "s",
+        "bytes" => "bytes",
+        _ => return None,
+    })
+}
+
 fn roles_of(field: &Field) -> impl Iterator<Item = &str> {
     field.metadata().get(ROLE).map(String::as_str).unwrap_or("").split(',').filter(|r| !r.is_empty())
 }
@@ -97,5 +115,14 @@ mod tests {
         let field = with_roles(id("scan"), &["phi", "file"]);
         assert!(has_role(&field, "id") && has_role(&field, "phi") && has_role(&field, "file"));
         assert_eq!(field.metadata()[ROLE], "id,phi,file");
+        assert_eq!(roles(&field), ["id", "phi", "file"]);
+    }
+
+    #[test]
+    fn a_name_tells_the_unit() {
+        assert_eq!(
+            ["spacing_mm", "window_hu", "usd", "id"].map(unit),
+            [Some("mm"), Some("HU"), Some("USD"), None]
+        );
     }
 }

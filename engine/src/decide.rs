@@ -14,7 +14,7 @@ use crate::operator::{FILES, Kind};
 use crate::pipeline::Node;
 use crate::recipe;
 use crate::rows::{RowWork, keyed_columns};
-use crate::table::{self, Table};
+use crate::table::{self, Member, Table};
 
 /// What becomes of a step.
 pub(crate) enum Decision {
@@ -144,11 +144,23 @@ impl<'a> Decider<'a> {
             let record = manifest.outputs.get(&input.output);
             let record =
                 record.with_context(|| format!("`{}` has no output `{}`", node.name, input.output))?;
+            if !input.axes.is_empty() {
+                let member = Member { axes: input.axes.clone(), table: record.clone() };
+                match inputs.entry(input.port.clone()).or_insert_with(|| Table::Gathered(Vec::new())) {
+                    Table::Gathered(members) => members.push(member),
+                    Table::Stored(_) | Table::Listed(_) => bail!("`{}` is filled twice", input.port),
+                }
+                continue;
+            }
             let mut table = Table::Stored(record.clone());
             if input.port == FILES {
                 table = Table::Listed(table::files_of_table(store, &table, &patterns)?);
             }
             inputs.insert(input.port.clone(), table);
+        }
+        if let Some(gathered @ Table::Gathered(_)) = inputs.get(FILES) {
+            let files = table::files_of_table(store, gathered, &patterns)?;
+            inputs.insert(FILES.to_owned(), Table::Listed(files));
         }
         if !patterns.is_empty() && !inputs.contains_key(FILES) {
             let files = table::files_on_disk(store, &self.engine.pipeline.folder, &patterns)?;

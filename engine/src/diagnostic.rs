@@ -82,8 +82,18 @@ impl Diagnostic {
             message: self.message.clone(),
             labels: self.labels.iter().map(label).collect(),
             help: self.help.clone(),
-            notes: self.notes.clone(),
+            notes: self.notes_with_chain(sources),
         }
+    }
+
+    /// The notes, and how the file was reached that the primary place lies in.
+    ///
+    /// # Panics
+    ///
+    /// If a label's file was not added to `sources`.
+    pub fn notes_with_chain(&self, sources: &Sources) -> Vec<String> {
+        let chain = self.span().map(|span| sources.chain(span.file)).unwrap_or_default();
+        self.notes.iter().cloned().chain(chain).collect()
     }
 }
 
@@ -128,8 +138,36 @@ impl Sources {
     /// After 2³² files.
     pub fn add(&mut self, path: impl Into<String>, text: impl Into<String>) -> FileId {
         let file = u32::try_from(self.files.len()).expect("nobody reads 2^32 files in one run");
-        self.files.push(Source { path: path.into(), text: text.into() });
+        self.files.push(Source { path: path.into(), text: text.into(), included_at: None });
         FileId(file)
+    }
+
+    /// As [`Sources::add`], for a file that another one includes at `place`.
+    ///
+    /// # Panics
+    ///
+    /// After 2³² files.
+    pub fn add_included(&mut self, path: impl Into<String>, text: impl Into<String>, place: Span) -> FileId {
+        let file = self.add(path, text);
+        self.files[file.0 as usize].included_at = Some(place);
+        file
+    }
+
+    /// How a file came to be read, from the file itself outwards: `included from chest-ct.yaml:4:10`.
+    ///
+    /// # Panics
+    ///
+    /// If `file` comes from other sources.
+    pub fn chain(&self, file: FileId) -> Vec<String> {
+        let mut chain = Vec::new();
+        let mut included_at = self.get(file).included_at;
+        while let Some(place) = included_at {
+            let source = self.get(place.file);
+            let Position { line, column } = source.position(place.start);
+            chain.push(format!("included from {}:{line}:{column}", source.path));
+            included_at = source.included_at;
+        }
+        chain
     }
 
     /// The file that `add` returned `file` for.
@@ -149,6 +187,8 @@ pub struct Source {
     pub path: String,
     /// The whole text.
     pub text: String,
+    /// Where another file includes it.
+    pub included_at: Option<Span>,
 }
 
 impl Source {

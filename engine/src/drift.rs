@@ -18,7 +18,7 @@ use crate::engine::Engine;
 use crate::operator::Kind;
 use crate::pipeline::Node;
 use crate::recipe;
-use crate::table::Table;
+use crate::table::{Table, restored};
 
 /// When a step whose input changed runs again: `changed_rows > SHARE` or `changed_rows >= SHARE`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -69,8 +69,7 @@ pub(crate) fn accepted(
     if !last.complete || !recipe::same_operator(&last.recipe, recipe) {
         return Ok(None);
     }
-    let before: BTreeMap<String, Table> =
-        last.inputs.iter().map(|(port, record)| (port.clone(), Table::Stored(record.clone()))).collect();
+    let before = restored(&last.inputs, inputs);
     if !before.keys().eq(inputs.keys()) || inputs.values().any(|t| matches!(t, Table::Listed(_))) {
         return Ok(None);
     }
@@ -137,7 +136,7 @@ fn named_rows(
 ) -> anyhow::Result<Vec<Option<(Digest, Digest)>>> {
     let values = keys_of(store, &table.read(store, &decisive_columns(node, port))?)?;
     let keys = table.keys();
-    let names = if keys.is_empty() { values.clone() } else { keys_of(store, &table.read(store, keys)?)? };
+    let names = if keys.is_empty() { values.clone() } else { keys_of(store, &table.read(store, &keys)?)? };
     let place = store.secret().digest("argent drift port", port.as_bytes());
     let names = names.into_iter().map(|name| both(store, &place, &name));
     Ok(names.zip(values).map(Some).collect())

@@ -9,6 +9,7 @@ use crate::pipeline::{Node, Pipeline};
 use crate::plan::{self, PlannedStep};
 use crate::pools::Resources;
 use crate::schedule;
+use crate::select::Selection;
 
 /// Plans and runs one pipeline on one store.
 pub struct Engine<'a> {
@@ -42,6 +43,8 @@ pub struct Options {
     pub name: Option<String>,
     /// What steps may use at the same time.
     pub resources: Resources,
+    /// Which steps may be run (see [`crate::select`]); none: all of them.
+    pub select: Vec<String>,
 }
 
 /// How a run ended.
@@ -64,6 +67,8 @@ pub enum End {
     Stopped,
     /// A contract does not hold.
     Breached,
+    /// A selected step needs a result that does not hold, of a step that is not selected.
+    Stale,
     /// The user stopped it.
     Interrupted,
 }
@@ -73,9 +78,14 @@ impl Engine<'_> {
     /// Steps that do not wait for each other run at the same time, as far as their needs allow.
     ///
     /// # Errors
-    /// When the store itself fails; a step that fails is part of the outcome.
+    /// When the store itself fails; a step that fails is part of the outcome. A selection that names nothing, or
+    /// stands on stale results, is a [`crate::select::WrongSelection`]; nothing has run then.
     pub fn run(&self) -> anyhow::Result<Outcome> {
-        let outcome = schedule::run(self)?;
+        let selection = Selection::parse(self.pipeline, &self.options.select)?;
+        if !self.options.select.is_empty() {
+            plan::check_selection(self, &selection)?;
+        }
+        let outcome = schedule::run(self, &selection)?;
         self.keep_caches()?;
         Ok(outcome)
     }
@@ -84,9 +94,9 @@ impl Engine<'_> {
     /// steps below show exact rows.
     ///
     /// # Errors
-    /// When the store fails, or a quick step does.
+    /// When the store fails, or a quick step does; or as [`Engine::run`] about the selection.
     pub fn plan(&self) -> anyhow::Result<Vec<PlannedStep>> {
-        let planned = plan::plan(self)?;
+        let planned = plan::plan(self, &Selection::parse(self.pipeline, &self.options.select)?)?;
         self.keep_caches()?;
         Ok(planned)
     }

@@ -104,6 +104,15 @@ pub enum Event {
         /// The step that it waits for.
         by: String,
     },
+    /// A step is not selected, and its result, which a selected one needs, does not hold.
+    Stale {
+        /// The step.
+        step: String,
+        /// The selected step.
+        reader: String,
+        /// Why it does not hold.
+        why: Vec<String>,
+    },
     /// A contract does not hold.
     Breached {
         /// The step whose result it is about.

@@ -7,6 +7,7 @@
 //! The engine knows no operator, no terminal, no SQL engine and no GPU: operators come in through a
 //! [`Registry`], what happens goes out as [`Event`]s.
 
+pub mod axes;
 pub mod check;
 pub mod column;
 mod contract;
@@ -29,6 +30,7 @@ pub mod recipe;
 mod rows;
 mod schedule;
 pub mod schema;
+pub mod select;
 pub mod shape;
 pub mod spec;
 mod statics;
@@ -38,7 +40,7 @@ pub mod yaml;
 pub use engine::{End, Engine, Options, Outcome};
 pub use event::Event;
 pub use io::{Io, RowError, shared_memo};
-pub use operator::{Entry, Inputs, Kind, Operator, Port, Problem, Registry, Signature};
+pub use operator::{Entry, Inputs, Kind, Needed, Operator, Port, Problem, Registry, Signature};
 pub use pipeline::Pipeline;
 pub use pools::Resources;
 pub use statics::StaticAnswers;

@@ -5,18 +5,22 @@
 //! that are marked as not in the key).
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::column;
+use crate::diagnostic::{Diagnostic, Sources};
 use crate::io::Io;
+use crate::spec::text;
 use crate::table::Rows;
+use crate::yaml;
 
 /// The schema extension that keeps a parameter out of the key; its value is the reason.
 pub const NOT_IN_KEY: &str = "x-not-in-key";
@@ -174,28 +178,98 @@ pub struct Port {
     /// Whether a step may leave it out.
     pub optional: bool,
     /// Columns that the table must have.
-    pub columns: &'static [&'static str],
+    pub columns: Vec<Needed>,
+}
+
+/// A column that a port needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Needed {
+    /// Its name.
+    pub name: &'static str,
+    /// What it must hold.
+    pub holds: Holds,
+}
+
+/// What a needed column must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// Text.
+    Text,
+    /// Numbers, whole or not.
+    Number,
+    /// Lists of numbers.
+    Lists,
+    /// Digests of side files: text in a column of the role `file` or `source`.
+    Files,
+}
+
+impl Needed {
+    /// A column of text.
+    pub const fn text(name: &'static str) -> Needed {
+        Needed { name, holds: Holds::Text }
+    }
+
+    /// A column of numbers.
+    pub const fn number(name: &'static str) -> Needed {
+        Needed { name, holds: Holds::Number }
+    }
+
+    /// A column of lists of numbers.
+    pub const fn lists(name: &'static str) -> Needed {
+        Needed { name, holds: Holds::Lists }
+    }
+
+    /// A column that names side files.
+    pub const fn files(name: &'static str) -> Needed {
+        Needed { name, holds: Holds::Files }
+    }
+
+    /// What it must hold, in words: `numbers`.
+    pub fn phrase(self) -> &'static str {
+        match self.holds {
+            Holds::Text => "text",
+            Holds::Number => "numbers",
+            Holds::Lists => "lists of numbers",
+            Holds::Files => "digests of side files",
+        }
+    }
+
+    /// Whether a column holds what is needed.
+    pub fn fits(self, field: &Field) -> bool {
+        let is_text = matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+        match self.holds {
+            Holds::Text => is_text,
+            Holds::Number => field.data_type().is_numeric(),
+            Holds::Lists => match field.data_type() {
+                DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+                    item.data_type().is_numeric()
+                }
+                _ => false,
+            },
+            Holds::Files => is_text && (column::has_role(field, "file") || column::has_role(field, "source")),
+        }
+    }
 }
 
 impl Port {
     /// A port that a step must fill, with the columns that its table must have.
-    pub const fn new(name: &'static str, doc: &'static str, columns: &'static [&'static str]) -> Port {
-        Port { name, doc, optional: false, columns }
+    pub fn new(name: &'static str, doc: &'static str, columns: &[Needed]) -> Port {
+        Port { name, doc, optional: false, columns: columns.to_vec() }
     }
 
     /// The files port: a table whose rows name side files. Left out, files are found on disk.
-    pub const fn files() -> Port {
+    pub fn files() -> Port {
         Port {
             name: FILES,
             doc: "A table of files (`path`, `digest`); left out, `path` is looked up on disk.",
             optional: true,
-            columns: &["path", "digest"],
+            columns: vec![Needed::text("path"), Needed::files("digest")],
         }
     }
 
     /// Any number of tables, under names of the user's choice.
-    pub const fn any(doc: &'static str) -> Port {
-        Port { name: "", doc, optional: true, columns: &[] }
+    pub fn any(doc: &'static str) -> Port {
+        Port { name: "", doc, optional: true, columns: Vec::new() }
     }
 }
 
@@ -254,6 +328,28 @@ pub fn missing_column(port: &str, column: &str, schema: &SchemaRef) -> Problem {
     let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
     Problem::at(["from", port], format!("the table for `{port}` has no column `{column}`"))
         .help(nearest(column, &names, "columns"))
+}
+
+/// The problem of a port's table whose column holds something else than the port needs.
+pub(crate) fn mistyped_column(port: &str, needed: Needed, field: &Field) -> Problem {
+    let found = match (needed.holds, field.data_type()) {
+        (Holds::Files, DataType::Utf8) => "text that names no side files".to_owned(),
+        (_, DataType::Utf8) => "text".to_owned(),
+        (_, DataType::Boolean) => "true or false".to_owned(),
+        (_, data_type) => format!("{}s", column::type_name(data_type)),
+    };
+    let message = format!(
+        "the column `{}` of the table for `{port}` holds {found}, expected {}",
+        needed.name,
+        needed.phrase()
+    );
+    let help = match needed.holds {
+        Holds::Text => format!("cast it where the table is made: `cast({} as varchar)`", needed.name),
+        Holds::Number => format!("cast it where the table is made: `cast({} as double)`", needed.name),
+        Holds::Lists => "keep the column of the step that made it unchanged".to_owned(),
+        Holds::Files => "read the step that makes the files, or keep its column unchanged".to_owned(),
+    };
+    Problem::at(["from", port], message).help(help)
 }
 
 /// "did you mean `x`?" where a name is near, else the list of all names.
@@ -337,7 +433,8 @@ impl Signature {
     }
 }
 
-/// Something that is wrong with a step, and where: a path into its YAML (`with`, `sections`, `findings`).
+/// Something that is wrong with a step, and where: a path into its YAML (`with`, `sections`, `findings`), or a
+/// place in a configuration file that it names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
     /// Keys from the step downwards; the deepest that exists is underlined.
@@ -346,17 +443,39 @@ pub struct Problem {
     pub message: String,
     /// What to do.
     pub help: Option<String>,
+    /// The part of the text at `path` that it is about, in bytes of that text; none for all of it.
+    pub part: Option<Range<usize>>,
+    /// The place in the file that the parameter at `path` names.
+    pub file: Option<Box<FilePlace>>,
+}
+
+/// A place in a configuration file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FilePlace {
+    /// The file, as it was opened.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: Arc<str>,
+    /// The place, in bytes of the text.
+    pub part: Range<usize>,
 }
 
 impl Problem {
     /// A problem at a place in the step.
     pub fn at<S: Into<String>>(path: impl IntoIterator<Item = S>, message: impl Into<String>) -> Problem {
-        Problem { path: path.into_iter().map(Into::into).collect(), message: message.into(), help: None }
+        let path = path.into_iter().map(Into::into).collect();
+        Problem { path, message: message.into(), help: None, part: None, file: None }
     }
 
     /// The same problem with advice.
     pub fn help(mut self, help: impl Into<String>) -> Problem {
         self.help = Some(help.into());
+        self
+    }
+
+    /// The same problem, about a part of the text at its path.
+    pub fn part(mut self, part: Range<usize>) -> Problem {
+        self.part = Some(part);
         self
     }
 }
@@ -376,22 +495,79 @@ impl ConfigFiles {
         ConfigFiles { folder: folder.to_owned(), ..ConfigFiles::default() }
     }
 
-    /// The text of the file that the parameter names, relative to the spec.
+    /// The file that the parameter names, relative to the spec.
     ///
     /// # Errors
     /// A problem at `with.<parameter>` when the file is absent or is not UTF-8 text.
-    pub fn text(&mut self, parameter: &str, path: &str) -> Result<String, Problem> {
+    pub fn read(&mut self, parameter: &str, path: &str) -> Result<ConfigFile, Problem> {
         self.paths.insert(parameter.to_owned(), path.to_owned());
         let full = self.folder.join(path);
-        std::fs::read_to_string(&full).map_err(|error| {
-            let problem = Problem::at(["with", parameter], format!("`{path}` does not read: {error}"));
+        let text = text::read(&full).map_err(|reason| {
+            let problem = Problem::at(["with", parameter], format!("`{path}` cannot be read: {reason}"));
             problem.help(format!("paths are relative to the spec; this one means {}", full.display()))
-        })
+        })?;
+        Ok(ConfigFile { parameter: parameter.to_owned(), path: full, text: Arc::from(text) })
     }
 
     /// Says which parsed part of a parameter's file decides the result.
     pub fn uses(&mut self, parameter: &str, part: Value) {
         self.used.insert(parameter.to_owned(), part);
+    }
+}
+
+/// A configuration file, as it was read.
+#[derive(Debug, Clone)]
+pub struct ConfigFile {
+    /// The parameter that names it.
+    parameter: String,
+    /// Where it lies.
+    path: PathBuf,
+    /// Its text.
+    pub text: Arc<str>,
+}
+
+impl ConfigFile {
+    /// A problem at a place in the file, in bytes of its text.
+    pub fn problem(&self, part: Range<usize>, message: impl Into<String>) -> Problem {
+        let file = FilePlace { path: self.path.clone(), text: Arc::clone(&self.text), part };
+        Problem { file: Some(Box::new(file)), ..Problem::at(["with", self.parameter.as_str()], message) }
+    }
+
+    /// A problem at a line of the file, counted from 1, without the space around it.
+    pub fn problem_in_line(&self, line: usize, message: impl Into<String>) -> Problem {
+        let start: usize = self.text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+        let text = self.text.get(start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+        let start = start + text.len() - text.trim_start().len();
+        self.problem(start..start + text.trim().len(), message)
+    }
+
+    /// A problem at the first place of a word that stands alone; at its parameter where the file has none.
+    pub fn problem_at_word(&self, word: &str, message: impl Into<String>) -> Problem {
+        let is_part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || matches!(c, '_' | '.'));
+        let alone = |at: &usize| {
+            let (before, after) = (&self.text[..*at], &self.text[at + word.len()..]);
+            !is_part(before.chars().next_back()) && !is_part(after.chars().next().filter(|c| *c != '.'))
+        };
+        match self.text.match_indices(word).map(|(at, _)| at).find(alone) {
+            Some(at) => self.problem(at..at + word.len(), message),
+            None => Problem::at(["with", self.parameter.as_str()], message),
+        }
+    }
+
+    /// The file as YAML.
+    ///
+    /// # Errors
+    /// Its mistakes of syntax, and keys that are defined twice.
+    pub fn yaml(&self) -> Result<yaml::Node, Vec<Problem>> {
+        let file = Sources::default().add("", "");
+        yaml::parse(file, &self.text).map_err(|mistakes| {
+            let problem = |mistake: Diagnostic| {
+                let part = mistake.span().map_or(0..0, |span| span.start..span.end);
+                let problem = self.problem(part, mistake.message);
+                mistake.help.into_iter().fold(problem, Problem::help)
+            };
+            mistakes.into_iter().map(problem).collect()
+        })
     }
 }
 

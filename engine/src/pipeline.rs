@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, SchemaRef};
 use serde_json::Value;
 
+use crate::axes::{self, Combination};
 use crate::drift::Rerun;
-use crate::operator::{Kind, Operator, Signature};
+use crate::operator::{Kind, Operator, Signature, nearest};
 use crate::statics::StaticAnswers;
 
 /// A checked pipeline; its nodes stand in an order in which each comes after those that it reads.
@@ -29,12 +30,53 @@ impl Pipeline {
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.iter().find(|n| n.name == name)
     }
+
+    /// The steps, without the contracts on them.
+    pub fn steps(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.contract.is_none())
+    }
+
+    /// The step of that name; the axes of a combination may stand in any order.
+    ///
+    /// # Errors
+    /// What to say where there is none, with the name that may be meant.
+    pub fn step(&self, name: &str) -> Result<&Node, String> {
+        let wanted = axes::parse(name).map(|(base, axes)| (base.to_owned(), sorted(&axes)));
+        let same = |node: &&Node| {
+            node.name == name || wanted.as_ref() == Some(&(node.written.clone(), sorted(&node.combination)))
+        };
+        if let Some(node) = self.steps().find(same) {
+            return Ok(node);
+        }
+        let mut combinations = self.steps().filter(|node| node.written == name);
+        if let Some(first) = combinations.next() {
+            let count = combinations.count() + 1;
+            return Err(format!(
+                "`{name}` has a matrix: name one of its {count}, such as \"{}\"",
+                first.name
+            ));
+        }
+        let names: Vec<&str> = self.steps().map(|node| node.name.as_str()).collect();
+        Err(format!("there is no step `{name}`; {}", nearest(name, &names, "steps")))
+    }
+}
+
+fn sorted(axes: &[(String, String)]) -> Combination {
+    let mut axes = axes.to_vec();
+    axes.sort();
+    axes
 }
 
 /// One step that can run.
 pub struct Node {
-    /// The step's name.
+    /// The step's name, with its combination.
     pub name: String,
+    /// Its name as written, which all of its combinations share.
+    pub written: String,
+    /// Its combination of the matrix; empty where it has none.
+    pub combination: Combination,
+    /// Words to select it by.
+    pub tags: Vec<String>,
     /// The operator's name.
     pub operator_name: &'static str,
     /// The operator's revision.
@@ -65,7 +107,7 @@ pub struct Node {
     pub contract: Option<ContractOf>,
 }
 
-/// One table that a node reads.
+/// One table that a node reads. The combinations of a matrix that are gathered fill one port together.
 #[derive(Debug, Clone)]
 pub struct NodeInput {
     /// The port that it fills.
@@ -76,6 +118,18 @@ pub struct NodeInput {
     pub output: String,
     /// The id column on which it is joined.
     pub on: String,
+    /// The columns in front that tell it from the others that are gathered, and the types of these columns;
+    /// empty where it fills the port alone.
+    pub axes: Vec<AxisCell>,
+}
+
+/// The value of one axis, in the rows of one gathered table.
+#[derive(Debug, Clone)]
+pub struct AxisCell {
+    /// The axis's column.
+    pub field: Field,
+    /// The value.
+    pub value: String,
 }
 
 /// The columns and keys of a table.

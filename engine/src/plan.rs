@@ -15,6 +15,7 @@ use crate::operator::Price;
 use crate::pipeline::{ContractOf, Node};
 use crate::pools::Slot;
 use crate::schedule::lost_blob;
+use crate::select::{Selection, Stale, WrongSelection};
 use crate::table::Table;
 
 /// What a plan says of one step.
@@ -67,13 +68,23 @@ pub struct PlannedCost {
     pub seconds: Option<f64>,
 }
 
-/// Plans all steps of a pipeline, and makes those that are quick.
-pub(crate) fn plan(engine: &Engine) -> anyhow::Result<Vec<PlannedStep>> {
-    let decider = Decider::new(engine)?;
-    let mut planner = Planner { engine, decider, results: Vec::new(), breaches: BTreeMap::new() };
+/// Plans the selected steps of a pipeline, and makes those that are quick.
+pub(crate) fn plan(engine: &Engine, selection: &Selection) -> anyhow::Result<Vec<PlannedStep>> {
+    let mut planner = Planner::new(engine)?;
     let mut planned = Vec::new();
-    for node in &engine.pipeline.nodes {
+    let mut stale = Vec::new();
+    for (place, node) in engine.pipeline.nodes.iter().enumerate() {
         let named = || format!("step `{}`", node.name);
+        if !selection.needs(place) {
+            planner.results.push(None);
+            continue;
+        }
+        if !selection.runs(place) && node.contract.is_none() {
+            let result = planner.held(node).with_context(named)?;
+            stale.extend(result.as_ref().err().map(|why| planner.stale(selection, place, why)));
+            planner.results.push(result.ok().flatten());
+            continue;
+        }
         let (step, result) = planner.step(node).with_context(named)?;
         planner.results.push(result);
         match &node.contract {
@@ -81,7 +92,35 @@ pub(crate) fn plan(engine: &Engine) -> anyhow::Result<Vec<PlannedStep>> {
             Some(contract) => planner.check_contract(node, contract).with_context(named)?,
         }
     }
+    none_stale(stale)?;
     Ok(planned)
+}
+
+/// Finds, without running anything, whether selected steps stand on stale results of others.
+pub(crate) fn check_selection(engine: &Engine, selection: &Selection) -> anyhow::Result<()> {
+    let mut planner = Planner::new(engine)?;
+    let mut stale = Vec::new();
+    for (place, node) in engine.pipeline.nodes.iter().enumerate() {
+        if !selection.needs(place) || node.contract.is_some() {
+            planner.results.push(None);
+            continue;
+        }
+        // What is wrong with a step that is to run is told when it runs.
+        let result = match planner.held(node) {
+            Err(_) if selection.runs(place) => Ok(None),
+            held => held?,
+        };
+        if !selection.runs(place) {
+            stale.extend(result.as_ref().err().map(|why| planner.stale(selection, place, why)));
+        }
+        planner.results.push(result.ok().flatten());
+    }
+    none_stale(stale)
+}
+
+fn none_stale(stale: Vec<Stale>) -> anyhow::Result<()> {
+    let lines: Vec<String> = stale.iter().map(Stale::to_string).collect();
+    if lines.is_empty() { Ok(()) } else { Err(WrongSelection(lines).into()) }
 }
 
 struct Planner<'a> {
@@ -93,7 +132,33 @@ struct Planner<'a> {
     breaches: BTreeMap<usize, String>,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    fn new(engine: &'a Engine<'a>) -> anyhow::Result<Planner<'a>> {
+        let decider = Decider::new(engine)?;
+        Ok(Planner { engine, decider, results: Vec::new(), breaches: BTreeMap::new() })
+    }
+
+    /// The result of a node that is not to run: none where it depends on values that are not known yet, or why
+    /// the stored one does not hold.
+    fn held(&self, node: &Node) -> anyhow::Result<std::result::Result<Option<Arc<Manifest>>, Vec<String>>> {
+        let upstream: Option<Vec<Arc<Manifest>>> =
+            node.inputs.iter().map(|input| self.results[input.node].clone()).collect();
+        let Some(upstream) = upstream else { return Ok(Ok(None)) };
+        Ok(match self.decider.decide(node, &upstream)? {
+            Decision::Reuse(result) | Decision::Accept(result, _) => Ok(Some(result.manifest)),
+            Decision::Run(work) => Err(work.why),
+        })
+    }
+
+    fn stale(&self, selection: &Selection, place: usize, why: &[String]) -> Stale {
+        let pipeline = self.engine.pipeline;
+        Stale {
+            step: pipeline.nodes[place].name.clone(),
+            reader: selection.reader(pipeline, place),
+            why: why.to_vec(),
+        }
+    }
+
     fn step(&self, node: &Node) -> anyhow::Result<(PlannedStep, Option<Arc<Manifest>>)> {
         let mut planned = PlannedStep {
             step: node.name.clone(),

@@ -132,7 +132,7 @@ impl Pools {
 pub(crate) fn check_needs(step: &Step) -> Vec<Diagnostic> {
     let unknown = step.needs.keys().filter(|name| !NEEDS.contains(&name.as_str()));
     let told = unknown.map(|name| {
-        let place = step.node.get("needs").and_then(|needs| needs.get(name)).map_or(step.span, |n| n.span);
+        let place = step.needs_span(name);
         Diagnostic::error(place, format!("`needs` knows no `{name}`"))
             .label(place, String::new())
             .help(crate::operator::nearest(name, &NEEDS, "needs"))

@@ -15,13 +15,14 @@ use anyhow::{Context, anyhow};
 use argent_cache::{BlobError, Digest, Head, Manifest, RunRecord, Stats, StepRecord};
 
 use crate::contract::{breach, holds};
-use crate::decide::{Decider, Result};
+use crate::decide::{Decider, Decision, Result};
 use crate::engine::{End, Engine, Outcome, main_rows};
 use crate::event::Event;
 use crate::execute::{Failure, Interrupted, Made, Terms};
 use crate::pipeline::{ContractOf, Node};
 use crate::plan::accepted;
 use crate::pools::{Demand, Pools, Slot};
+use crate::select::Selection;
 
 /// How often a result that was found damaged is made again in one run: a disk that ruins what was just
 /// written ends in an error, not in a loop.
@@ -31,12 +32,13 @@ const REMAKES: u32 = 2;
 const RETRIES: u32 = 16;
 
 /// Runs a pipeline and records the run.
-pub(crate) fn run(engine: &Engine) -> anyhow::Result<Outcome> {
+pub(crate) fn run(engine: &Engine, selection: &Selection) -> anyhow::Result<Outcome> {
     let decider = Decider::new(engine)?;
     let mut record = new_record(engine);
-    let steps = engine.pipeline.nodes.iter().filter(|n| n.contract.is_none()).count();
+    let nodes = engine.pipeline.nodes.iter().enumerate();
+    let steps = nodes.filter(|(place, node)| node.contract.is_none() && selection.runs(*place)).count();
     (engine.events)(Event::Started { run: record.run.clone(), steps });
-    let mut schedule = Schedule::new(engine, &decider);
+    let mut schedule = Schedule::new(engine, &decider, selection);
     std::thread::scope(|scope| schedule.work(scope))?;
     let end = schedule.end();
     record.steps = schedule.records.into_values().collect();
@@ -75,6 +77,7 @@ enum State {
 struct Schedule<'a> {
     engine: &'a Engine<'a>,
     decider: &'a Decider<'a>,
+    selection: &'a Selection,
     /// By place.
     states: Vec<State>,
     /// By place: the places that must be settled before.
@@ -102,12 +105,15 @@ struct Report {
 }
 
 impl<'a> Schedule<'a> {
-    fn new(engine: &'a Engine<'a>, decider: &'a Decider<'a>) -> Schedule<'a> {
+    fn new(engine: &'a Engine<'a>, decider: &'a Decider<'a>, selection: &'a Selection) -> Schedule<'a> {
         let nodes = &engine.pipeline.nodes;
+        // Nothing that runs depends on the rest.
+        let state = |place| if selection.needs(place) { State::Waiting } else { State::Without };
         Schedule {
             engine,
             decider,
-            states: nodes.iter().map(|_| State::Waiting).collect(),
+            selection,
+            states: (0..nodes.len()).map(state).collect(),
             after: prerequisites(nodes),
             remakes: vec![0; nodes.len()],
             retries: vec![0; nodes.len()],
@@ -153,16 +159,42 @@ impl<'a> Schedule<'a> {
                 self.without(place, "pending", Stats::default(), "interrupted before it began");
                 continue;
             }
+            let selected = self.selection.runs(place) || node.contract.is_some();
             let Some(upstream) = self.upstream(node) else {
+                if !selected {
+                    self.states[place] = State::Without;
+                    continue;
+                }
                 let by = self.blocker(node);
                 self.engine.tell(node, Event::Blocked { step: node.name.clone(), by: by.clone() });
                 self.without(place, "blocked", Stats::default(), &format!("waits for `{by}`"));
                 continue;
             };
+            if !selected {
+                self.hold(place, &upstream)?;
+                continue;
+            }
             match self.decider.at_once(node, &upstream) {
                 Ok(Some(result)) => self.settle(place, Ok(Made::Reused(result)))?,
                 // Whatever is wrong shows again, and is told, where the step works.
                 Ok(None) | Err(_) => self.start(scope, sender, place, upstream)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the stored result of a step that is not selected, if it holds.
+    fn hold(&mut self, place: usize, upstream: &[Arc<Manifest>]) -> anyhow::Result<()> {
+        let node = &self.engine.pipeline.nodes[place];
+        match self.decider.decide(node, upstream).with_context(|| format!("step `{}`", node.name))? {
+            Decision::Reuse(result) | Decision::Accept(result, _) => {
+                self.states[place] = State::Known(result.manifest);
+            }
+            Decision::Run(work) => {
+                let reader = self.selection.reader(self.engine.pipeline, place);
+                (self.engine.events)(Event::Stale { step: node.name.clone(), reader, why: work.why });
+                self.ends.push(End::Stale);
+                self.states[place] = State::Without;
             }
         }
         Ok(())
@@ -401,7 +433,7 @@ impl<'a> Schedule<'a> {
     }
 
     fn end(&self) -> End {
-        let order = [End::Interrupted, End::Failed, End::Stopped, End::Breached];
+        let order = [End::Interrupted, End::Failed, End::Stopped, End::Breached, End::Stale];
         order.into_iter().find(|end| self.ends.contains(end)).unwrap_or(End::Done)
     }
 }

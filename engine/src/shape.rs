@@ -305,7 +305,7 @@ impl Checker<'_> {
 }
 
 /// Where a mapping begins: its first key, or its bracket.
-fn head(node: &Node) -> Span {
+pub(crate) fn head(node: &Node) -> Span {
     match &node.kind {
         Kind::Map(entries) => match entries.first() {
             Some(entry) if entry.key_span.start == node.span.start => entry.key_span,

@@ -1,20 +1,31 @@
-//! A pipeline as written: params put in, steps named, nothing yet known of operators.
+//! A pipeline as written: files put together, params put in, the matrix multiplied out, nothing yet known of
+//! operators.
 //!
 //! [`read`] goes from YAML text to a [`Spec`] and collects every mistake on the way. What it cannot make sense
 //! of it leaves out, so that later phases can still speak about the rest.
 
-use std::collections::BTreeMap;
+mod include;
+mod interpolate;
+mod matrix;
+mod params;
+mod step;
+pub mod text;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::axes::Combination;
 use crate::diagnostic::{Diagnostic, Level, Sources, Span};
 use crate::drift::Rerun;
-use crate::operator::nearest;
 use crate::shape;
-use crate::yaml::{self, Entry, Kind, Node};
+use crate::yaml::{Entry, Kind, Node};
+
+use interpolate::Trace;
 
 /// A pipeline as written.
 #[derive(Debug, Clone)]
@@ -23,17 +34,23 @@ pub struct Spec {
     pub name: String,
     /// The path of the spec, as given.
     pub path: PathBuf,
-    /// The folder that relative paths start from.
+    /// The folder that relative paths start from, those in included files too.
     pub folder: PathBuf,
-    /// The steps, in the order of the text.
+    /// The steps, one per combination of a matrix, in the order of the text.
     pub steps: Vec<Step>,
+    /// The names of all steps as written, those that are wrong included.
+    pub written: BTreeSet<String>,
 }
 
-/// One step as written, its `${…}` filled in.
+/// One step, its `${…}` filled in.
 #[derive(Debug, Clone)]
 pub struct Step {
-    /// Its name.
+    /// Its name, with its combination.
     pub name: String,
+    /// Its name as written.
+    pub written: String,
+    /// Its combination of the matrix; empty where it has none.
+    pub combination: Combination,
     /// Where the name stands.
     pub span: Span,
     /// The operator's name.
@@ -52,31 +69,43 @@ pub struct Step {
     pub needs: BTreeMap<String, u32>,
     /// When a changed input makes it run again; none: always.
     pub rerun: Option<Rerun>,
+    /// Words to select it by.
+    pub tags: Vec<String>,
     /// The whole step, for pointing at parts of it.
     pub node: Node,
+    /// Where the values came from that were put into it.
+    trace: Trace,
 }
 
-/// One input of a step: a port and the step that fills it.
+/// One input of a step: a port and the table that fills it.
 #[derive(Debug, Clone)]
 pub struct From {
     /// The port; none where the only port's name is left out.
     pub port: Option<String>,
-    /// The step, or `step.output`.
-    pub table: String,
+    /// The step as written, without combination and output.
+    pub step: String,
+    /// The output's name; empty for the main one.
+    pub output: String,
+    /// The step that makes the table; several where the combinations of a matrix are gathered.
+    pub sources: Vec<Source>,
     /// Where the step's name stands.
     pub span: Span,
 }
 
 impl From {
-    /// The step's name, without an output behind it.
-    pub fn step(&self) -> &str {
-        self.table.split('.').next().unwrap_or(&self.table)
+    /// Whether the combinations of a matrix are read as one table.
+    pub fn is_gathered(&self) -> bool {
+        self.sources.iter().any(|source| !source.axes.is_empty())
     }
+}
 
-    /// The output's name; empty for the main one.
-    pub fn output(&self) -> &str {
-        self.table.split_once('.').map_or("", |(_, output)| output)
-    }
+/// One step that fills a port, alone or with the other combinations of its matrix.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The step's name.
+    pub step: String,
+    /// The axes that tell it from the others that are gathered; empty where it fills the port alone.
+    pub axes: Combination,
 }
 
 /// A contract: an SQL predicate that must hold over the step's table.
@@ -110,10 +139,78 @@ pub(crate) struct SpecShape {
     name: String,
     /// What the pipeline is for.
     description: Option<String>,
+    /// Files whose params and steps are put beside those of this one: a path, or a list of them, relative to this
+    /// file.
+    include: Option<IncludeShape>,
     /// Values that `${params.x}` puts in, and that `--set x=…` changes.
     params: Option<BTreeMap<String, Value>>,
     /// The steps, in any order.
-    steps: BTreeMap<String, StepShape>,
+    steps: Option<BTreeMap<String, StepShape>>,
+}
+
+/// The shape of an included file: as a spec, but that all of it may be left out, and its name does not count.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "the fields exist to be described; values are read from the spanned tree")]
+pub(crate) struct IncludedShape {
+    /// The version of the spec language: 1.
+    argent: Option<u32>,
+    /// The name of the pipeline that the file is by itself.
+    name: Option<String>,
+    /// What it is for.
+    description: Option<String>,
+    /// Further files to include.
+    include: Option<IncludeShape>,
+    /// Values that `${params.x}` puts in.
+    params: Option<BTreeMap<String, Value>>,
+    /// The steps, in any order.
+    steps: Option<BTreeMap<String, Value>>,
+}
+
+/// Files to include.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "the fields exist to be described; values are read from the spanned tree")]
+pub(crate) enum IncludeShape {
+    /// A path.
+    One(String),
+    /// Paths.
+    Many(Vec<String>),
+}
+
+/// A param that is written out.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "the fields exist to be described; values are read from the spanned tree")]
+pub(crate) struct ParamShape {
+    /// What it holds; left out, the type of the default.
+    r#type: Option<TypeShape>,
+    /// Its value, unless the command line or the environment gives another.
+    default: Option<Value>,
+    /// What it is for.
+    doc: Option<String>,
+    /// The environment variable that may give its value.
+    env: Option<String>,
+}
+
+/// What a param holds.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TypeShape {
+    /// A whole number.
+    Int,
+    /// A number.
+    Number,
+    /// `true` or `false`.
+    Bool,
+    /// Text.
+    Text,
+    /// A path, relative to the spec.
+    Path,
+    /// A URL.
+    Url,
+    /// A list.
+    List,
 }
 
 /// When a step whose input changed runs again.
@@ -139,6 +236,10 @@ pub(crate) struct StepShape {
     with: Option<BTreeMap<String, Value>>,
     /// By port: the id column to join on, where it is not `id`.
     r#match: Option<BTreeMap<String, String>>,
+    /// By axis: values. The step is made once per combination of them, and `${matrix.axis}` puts a value in.
+    matrix: Option<BTreeMap<String, Value>>,
+    /// Whether all combinations of the steps that it reads are read as one table, with a column per axis.
+    gather: Option<bool>,
     /// Contracts: SQL predicates over the step's table that must hold before it takes the step's name.
     expect: Option<Vec<Value>>,
     /// What the step needs to itself, such as `gpu: 1`.
@@ -156,292 +257,67 @@ pub(crate) struct StepShape {
 /// # Errors
 /// None of its own: a file that does not read at all gives no spec and one diagnostic.
 pub fn read(path: &Path, given: &Given, sources: &mut Sources) -> (Option<Spec>, Vec<Diagnostic>) {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) => {
-            let file = sources.add(path.to_string_lossy(), String::new());
-            let span = Span { file, start: 0, end: 0 };
-            let message = format!("{} does not read: {error}", path.display());
-            return (None, vec![Diagnostic::error(span, message)]);
-        }
-    };
-    let file = sources.add(path.to_string_lossy(), text.clone());
-    let root = match yaml::parse(file, &text) {
-        Ok(root) => root,
-        Err(diagnostics) => return (None, diagnostics),
-    };
-    let mut diagnostics = shape::check(&root, &spec_schema(), "a pipeline");
-    let params = params(&root, given, &mut diagnostics);
-    let steps = entries(root.get("steps"));
-    let steps = steps.iter().filter_map(|entry| step(entry, &params, &mut diagnostics)).collect();
+    let mut out = Vec::new();
+    let Some(files) = include::read(path, sources, &mut out) else { return (None, out) };
+    let name = header(&files.root, &mut out);
+    let used = RefCell::default();
+    let params = params::values(&files.params, given, &used, sources, &mut out);
+    let steps = step::steps(&files.steps, &params, &used, &mut out);
+    if !has_errors(&out) {
+        out.extend(params::unused(&files.params, &used.borrow()));
+    }
+    let mut said = HashSet::new();
+    // What is wrong in every combination of a matrix is one mistake.
+    out.retain(|diagnostic| said.insert(diagnostic.clone()));
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let written = files.steps.iter().map(|step| step.key.clone()).collect();
+    (Some(Spec { name, path: path.to_owned(), folder: folder.to_owned(), steps, written }), out)
+}
+
+/// Checks what stands above params and steps; gives the pipeline's name.
+fn header(root: &Node, out: &mut Vec<Diagnostic>) -> String {
     let name = root.get("name").and_then(text_of).unwrap_or_default().to_owned();
     if !name.is_empty() && !is_name(&name) {
         let span = root.get("name").map_or(root.span, |n| n.span);
-        diagnostics.push(
+        out.push(
             Diagnostic::error(span, format!("`{name}` does not name a pipeline"))
                 .label(span, "expected letters, digits, hyphens and underscores"),
         );
     }
     if let Some(version) = root.get("argent")
-        && version.kind != Kind::Int(1)
+        && matches!(version.kind, Kind::Int(number) if number != 1)
     {
-        diagnostics.push(
+        out.push(
             Diagnostic::error(version.span, "this version of the spec language is not known")
                 .label(version.span, "expected 1"),
         );
     }
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    (Some(Spec { name, path: path.to_owned(), folder: folder.to_owned(), steps }), diagnostics)
+    let nothing = |key: &str| entries(root.get(key)).is_empty();
+    // A misspelt key is one mistake, not two.
+    let misspelt = entries(Some(root))
+        .iter()
+        .any(|entry| entry.key != "steps" && shape::closest(&entry.key, ["steps", "include"]).is_some());
+    if matches!(root.kind, Kind::Map(_)) && nothing("steps") && root.get("include").is_none() && !misspelt {
+        let span = root.get("steps").map_or_else(|| shape::head(root), |steps| steps.span);
+        let help = "add `steps`, a mapping from the name of each step to what it does";
+        out.push(Diagnostic::error(span, "the pipeline has no steps").help(help));
+    }
+    name
 }
 
 /// The JSON Schema of a spec file; `with` is any mapping here.
 pub fn spec_schema() -> Value {
+    schema_of::<SpecShape>()
+}
+
+fn schema_of<T: JsonSchema>() -> Value {
     let generator = schemars::generate::SchemaSettings::draft2020_12().into_generator();
-    generator.into_root_schema_for::<SpecShape>().to_value()
+    generator.into_root_schema_for::<T>().to_value()
 }
 
 /// Whether any of the diagnostics is an error.
 pub fn has_errors(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(|d| d.level == Level::Error)
-}
-
-fn step(entry: &Entry, params: &BTreeMap<String, Node>, out: &mut Vec<Diagnostic>) -> Option<Step> {
-    let node = interpolate(&entry.value, params, out);
-    if !is_name(&entry.key) {
-        out.push(
-            Diagnostic::error(entry.key_span, format!("`{}` does not name a step", entry.key))
-                .label(entry.key_span, "expected letters, digits, hyphens and underscores"),
-        );
-        return None;
-    }
-    let operator = node.get("use")?;
-    let empty = Node { kind: Kind::Map(Vec::new()), span: entry.key_span };
-    Some(Step {
-        name: entry.key.clone(),
-        span: entry.key_span,
-        operator: text_of(operator)?.to_owned(),
-        operator_span: operator.span,
-        from: from(node.get("from"), out),
-        with: node.get("with").filter(|w| matches!(w.kind, Kind::Map(_))).cloned().unwrap_or(empty),
-        matches: matches(node.get("match")),
-        expect: contracts(node.get("expect"), out),
-        needs: needs(node.get("needs")),
-        rerun: rerun(node.get("rerun"), out),
-        node,
-    })
-}
-
-fn from(node: Option<&Node>, out: &mut Vec<Diagnostic>) -> Vec<From> {
-    let Some(node) = node else { return Vec::new() };
-    match &node.kind {
-        Kind::Text(table) => vec![From { port: None, table: table.clone(), span: node.span }],
-        Kind::Map(ports) => ports
-            .iter()
-            .filter_map(|port| match text_of(&port.value) {
-                Some(table) => Some(From {
-                    port: Some(port.key.clone()),
-                    table: table.to_owned(),
-                    span: port.value.span,
-                }),
-                None => {
-                    out.push(expected(&port.value, "the name of a step"));
-                    None
-                }
-            })
-            .collect(),
-        _ => {
-            out.push(expected(node, "the name of a step, or a mapping from port to step"));
-            Vec::new()
-        }
-    }
-}
-
-fn matches(node: Option<&Node>) -> Vec<(String, String, Span)> {
-    let entries = entries(node);
-    let pairs =
-        entries.iter().filter_map(|e| Some((e.key.clone(), text_of(&e.value)?.to_owned(), e.key_span)));
-    pairs.collect()
-}
-
-fn contracts(node: Option<&Node>, out: &mut Vec<Diagnostic>) -> Vec<Contract> {
-    let Some(Node { kind: Kind::List(items), .. }) = node else { return Vec::new() };
-    let mut all = Vec::new();
-    for item in items {
-        let warn = item.get("level").and_then(text_of) == Some("warn");
-        match item.get("sql").or(Some(item)).and_then(text_of) {
-            Some(sql) => all.push(Contract { sql: sql.to_owned(), warn, span: item.span }),
-            None => out.push(expected(item, "an SQL predicate, or { sql: …, level: warn }")),
-        }
-    }
-    all
-}
-
-fn rerun(node: Option<&Node>, out: &mut Vec<Diagnostic>) -> Option<Rerun> {
-    let condition = node?.get("if")?;
-    let parsed = text_of(condition).and_then(Rerun::parse);
-    if parsed.is_none() {
-        let diagnostic = expected(condition, "a comparison of `changed_rows` with a share from 0 to 1");
-        out.push(diagnostic.help("for example `if: \"changed_rows > 0.005\"`"));
-    }
-    parsed
-}
-
-fn needs(node: Option<&Node>) -> BTreeMap<String, u32> {
-    let entries = entries(node);
-    let counts = entries.iter().filter_map(|e| match e.value.kind {
-        Kind::Int(n) => Some((e.key.clone(), u32::try_from(n).ok()?)),
-        _ => None,
-    });
-    counts.collect()
-}
-
-/// The params' values: `--set` before the environment before the default.
-fn params(root: &Node, given: &Given, out: &mut Vec<Diagnostic>) -> BTreeMap<String, Node> {
-    let mut values = BTreeMap::new();
-    for entry in entries(root.get("params")) {
-        let declared = declared_default(entry);
-        let variable = entry.value.get("env").and_then(text_of);
-        let from_environment = variable.and_then(|v| given.environment.get(v));
-        let set = given.set.iter().rev().find(|(name, _)| *name == entry.key).map(|(_, v)| v);
-        let wanted = wanted_type(entry);
-        let value = match set.or(from_environment) {
-            Some(text) => typed(text, wanted.as_deref(), entry.key_span, &entry.key, out),
-            None => declared.cloned(),
-        };
-        match value {
-            Some(value) => drop(values.insert(entry.key.clone(), value)),
-            None if set.or(from_environment).is_some() => {}
-            None => {
-                let advice = match variable {
-                    Some(v) => format!("set the environment variable {v}, or run with --set {}=…", entry.key),
-                    None => format!("give it a `default`, or run with --set {}=…", entry.key),
-                };
-                let message = format!("the param `{}` has no value", entry.key);
-                out.push(
-                    Diagnostic::error(entry.key_span, message)
-                        .label(entry.key_span, "no default")
-                        .help(advice),
-                );
-            }
-        }
-    }
-    let names: Vec<&str> = values.keys().map(String::as_str).collect();
-    for (name, _) in given.set.iter().filter(|(name, _)| !values.contains_key(name)) {
-        let span = root.get("params").map_or(root.span, |p| Span { end: p.span.start, ..p.span });
-        let message = format!("--set names `{name}`, which is not a param of this pipeline");
-        out.push(Diagnostic::error(span, message).help(nearest(name, &names, "params")));
-    }
-    values
-}
-
-/// The default of a param: its value, or `default` where it is written out.
-fn declared_default(entry: &Entry) -> Option<&Node> {
-    match &entry.value.kind {
-        Kind::Map(_) => entry.value.get("default"),
-        _ => Some(&entry.value),
-    }
-}
-
-/// The type of a param: what it says, or its default's.
-fn wanted_type(entry: &Entry) -> Option<String> {
-    if let Some(said) = entry.value.get("type").and_then(text_of) {
-        return Some(said.to_owned());
-    }
-    let name = match declared_default(entry)?.kind {
-        Kind::Bool(_) => "bool",
-        Kind::Int(_) => "int",
-        Kind::Float(_) => "number",
-        Kind::Text(_) => "text",
-        _ => return None,
-    };
-    Some(name.to_owned())
-}
-
-/// A value from the command line or the environment, at the type of its param.
-fn typed(
-    text: &str,
-    wanted: Option<&str>,
-    span: Span,
-    name: &str,
-    out: &mut Vec<Diagnostic>,
-) -> Option<Node> {
-    let kind = match wanted {
-        Some("int") => text.parse().ok().map(Kind::Int),
-        Some("number") => text.parse().ok().map(Kind::Float),
-        Some("bool") => text.parse().ok().map(Kind::Bool),
-        None => yaml::parse(span.file, text).ok().map(|n| n.kind),
-        Some(_) => Some(Kind::Text(text.to_owned())),
-    };
-    if kind.is_none() {
-        let message = format!("the value given for `{name}` is not of its type");
-        let label = format!("expected {}", wanted.unwrap_or("a value"));
-        out.push(Diagnostic::error(span, message).label(span, label));
-    }
-    Some(Node { kind: kind?, span })
-}
-
-/// The same tree with every `${…}` filled in. A text that is one `${…}` takes the value's type.
-fn interpolate(node: &Node, params: &BTreeMap<String, Node>, out: &mut Vec<Diagnostic>) -> Node {
-    let kind = match &node.kind {
-        Kind::Text(text) if text.contains("${") => filled(text, node.span, params, out),
-        Kind::List(items) => Kind::List(items.iter().map(|i| interpolate(i, params, out)).collect()),
-        Kind::Map(entries) => {
-            let filled =
-                entries.iter().map(|e| Entry { value: interpolate(&e.value, params, out), ..e.clone() });
-            Kind::Map(filled.collect())
-        }
-        other => other.clone(),
-    };
-    Node { kind, span: node.span }
-}
-
-fn filled(text: &str, span: Span, params: &BTreeMap<String, Node>, out: &mut Vec<Diagnostic>) -> Kind {
-    let mut rest = text;
-    let mut done = String::new();
-    while let Some(start) = rest.find("${") {
-        let Some(length) = rest[start..].find('}') else {
-            out.push(Diagnostic::error(span, "a `${` has no `}`").label(span, "expected ${params.name}"));
-            return Kind::Text(text.to_owned());
-        };
-        let expression = rest[start + 2..start + length].trim();
-        let Some(value) = lookup(expression, span, params, out) else {
-            return Kind::Text(text.to_owned());
-        };
-        if start == 0 && length + 1 == rest.len() && done.is_empty() {
-            return value.kind.clone();
-        }
-        done.push_str(&rest[..start]);
-        done.push_str(&plain(&value.kind));
-        rest = &rest[start + length + 1..];
-    }
-    Kind::Text(done + rest)
-}
-
-fn lookup<'a>(
-    expression: &str,
-    span: Span,
-    params: &'a BTreeMap<String, Node>,
-    out: &mut Vec<Diagnostic>,
-) -> Option<&'a Node> {
-    let value = expression.strip_prefix("params.").and_then(|name| params.get(name));
-    if value.is_none() {
-        let names: Vec<String> = params.keys().map(|k| format!("params.{k}")).collect();
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let message = format!("`${{{expression}}}` names nothing");
-        let help = nearest(expression, &names, "params");
-        out.push(Diagnostic::error(span, message).label(span, "not a param of this pipeline").help(help));
-    }
-    value
-}
-
-fn plain(kind: &Kind) -> String {
-    match kind {
-        Kind::Text(text) => text.clone(),
-        Kind::Bool(value) => value.to_string(),
-        Kind::Int(value) => value.to_string(),
-        Kind::Float(value) => value.to_string(),
-        _ => String::new(),
-    }
 }
 
 fn expected(node: &Node, what: &str) -> Diagnostic {

@@ -5,12 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use argent_cache::keys::column_digest;
+use argent_cache::keys::{column_digest, json_digest};
 use argent_cache::{Digest, Store, TableRecord};
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{Int64Type, SchemaRef};
+use serde_json::json;
 
+use crate::axes;
 use crate::column;
+use crate::pipeline::AxisCell;
 
 /// A table that fills a port.
 #[derive(Debug, Clone)]
@@ -19,6 +23,17 @@ pub enum Table {
     Stored(TableRecord),
     /// One that is made up for this run: files, their digests and sizes.
     Listed(RecordBatch),
+    /// The combinations of a matrix, one below the other, with a column per axis in front.
+    Gathered(Vec<Member>),
+}
+
+/// One of the tables that are gathered.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// The axes that tell it from the others.
+    pub axes: Vec<AxisCell>,
+    /// Its rows.
+    pub table: TableRecord,
 }
 
 impl Table {
@@ -27,14 +42,23 @@ impl Table {
         match self {
             Table::Stored(record) => record.rows,
             Table::Listed(batch) => batch.num_rows() as u64,
+            Table::Gathered(members) => members.iter().map(|member| member.table.rows).sum(),
         }
     }
 
     /// The columns that name a row; none where all of them do.
-    pub(crate) fn keys(&self) -> &[String] {
+    pub(crate) fn keys(&self) -> Vec<String> {
         match self {
-            Table::Stored(record) => &record.keys,
-            Table::Listed(_) => &[],
+            Table::Stored(record) => record.keys.clone(),
+            Table::Listed(_) => Vec::new(),
+            Table::Gathered(members) => match members.first() {
+                // Rows that no key tells apart in their own table are told apart by none here.
+                Some(first) if !first.table.keys.is_empty() => {
+                    let axes = first.axes.iter().map(|cell| cell.field.name().clone());
+                    axes.chain(first.table.keys.iter().cloned()).collect()
+                }
+                _ => Vec::new(),
+            },
         }
     }
 
@@ -43,6 +67,10 @@ impl Table {
         match self {
             Table::Stored(record) => record.columns.iter().any(|c| c.name == name),
             Table::Listed(batch) => batch.column_by_name(name).is_some(),
+            Table::Gathered(members) => members.iter().all(|member| {
+                let is_axis = member.axes.iter().any(|cell| cell.field.name() == name);
+                is_axis || member.table.columns.iter().any(|c| c.name == name)
+            }),
         }
     }
 
@@ -69,21 +97,29 @@ impl Table {
                     columns.iter().map(|c| batch.schema().index_of(c)).collect();
                 Ok(batch.project(&places?)?)
             }
+            Table::Gathered(members) => {
+                let batches = members.iter().map(|member| member.read(store, columns));
+                let batches = batches.collect::<anyhow::Result<Vec<_>>>()?;
+                let schema = batches.first().context("nothing is gathered")?.schema();
+                Ok(concat_batches(&schema, &batches)?)
+            }
         }
     }
 
     fn digest(&self, store: &Store, name: &str) -> anyhow::Result<Digest> {
         match self {
-            Table::Stored(record) => record
-                .columns
-                .iter()
-                .find(|c| c.name == name)
-                .map(|c| c.digest)
-                .with_context(|| format!("the stored table has no column `{name}`")),
+            Table::Stored(record) => record_digest(record, name),
             Table::Listed(batch) => {
                 let column =
                     batch.column_by_name(name).with_context(|| format!("files have no column `{name}`"))?;
                 column_digest(store.secret(), column.as_ref())
+            }
+            Table::Gathered(members) => {
+                // No rows are read to tell whether they are the same: each member's column has its digest.
+                let digests = members.iter().map(|member| member.digest(store, name));
+                let digests = digests.collect::<anyhow::Result<Vec<Digest>>>()?;
+                let bytes: Vec<u8> = digests.iter().flat_map(|digest| digest.0).collect();
+                Ok(store.secret().digest("argent gathered column", &bytes))
             }
         }
     }
@@ -106,14 +142,95 @@ impl<'a> Rows<'a> {
     }
 }
 
+impl Member {
+    /// The named columns, those of axes included, in that order.
+    fn read(&self, store: &Store, columns: &[String]) -> anyhow::Result<RecordBatch> {
+        let own = columns.iter().filter(|name| self.axis(name).is_none()).map(String::as_str);
+        let own: Vec<&str> = own.collect();
+        let rows = usize::try_from(self.table.rows)?;
+        let batch = if own.is_empty() { None } else { Some(store.read_table(&self.table, Some(&own))?) };
+        let mut fields = Vec::new();
+        let mut arrays = Vec::new();
+        for name in columns {
+            if let Some(cell) = self.axis(name) {
+                fields.push(cell.field.clone());
+                arrays.push(axes::cells(cell.field.data_type(), &cell.value, rows));
+                continue;
+            }
+            let batch = batch.as_ref().context("a column that is no axis was read")?;
+            let place = batch.schema().index_of(name)?;
+            fields.push(batch.schema().field(place).clone());
+            arrays.push(batch.column(place).clone());
+        }
+        Ok(RecordBatch::try_new(column::schema(fields), arrays)?)
+    }
+
+    /// The digest of a column; that of an axis is of its type, its value and how many rows have it.
+    fn digest(&self, store: &Store, name: &str) -> anyhow::Result<Digest> {
+        let Some(cell) = self.axis(name) else { return record_digest(&self.table, name) };
+        let value = json!([cell.field.data_type().to_string(), cell.value, self.table.rows]);
+        Ok(json_digest(store.secret(), "argent axis column", &value))
+    }
+
+    fn axis(&self, name: &str) -> Option<&AxisCell> {
+        self.axes.iter().find(|cell| cell.field.name() == name)
+    }
+}
+
+fn record_digest(record: &TableRecord, name: &str) -> anyhow::Result<Digest> {
+    let found = record.columns.iter().find(|c| c.name == name).map(|c| c.digest);
+    found.with_context(|| format!("the stored table has no column `{name}`"))
+}
+
 /// The stored ones of a step's input tables, by port, without the lists of their side files, which their
-/// makers' manifests hold.
+/// makers' manifests hold. A gathered port is one entry per combination: `scores[seed=1]`.
 pub fn stored(inputs: &BTreeMap<String, Table>) -> BTreeMap<String, TableRecord> {
-    let stored = inputs.iter().filter_map(|(port, table)| match table {
-        Table::Stored(record) => Some((port.clone(), TableRecord { files: Vec::new(), ..record.clone() })),
-        Table::Listed(_) => None,
-    });
-    stored.collect()
+    let bare = |record: &TableRecord| TableRecord { files: Vec::new(), ..record.clone() };
+    let mut stored = BTreeMap::new();
+    for (port, table) in inputs {
+        match table {
+            Table::Stored(record) => drop(stored.insert(port.clone(), bare(record))),
+            Table::Listed(_) => {}
+            Table::Gathered(members) => {
+                let named = |member: &Member| {
+                    let axes = member.axes.iter().map(|c| (c.field.name().clone(), c.value.clone()));
+                    (axes::name(port, &axes.collect::<Vec<_>>()), bare(&member.table))
+                };
+                stored.extend(members.iter().map(named));
+            }
+        }
+    }
+    stored
+}
+
+/// The tables of a result's ports, from what [`stored`] made of them; `now` are those of the same step's ports
+/// now, which say how an axis's column is called and typed.
+pub(crate) fn restored(
+    inputs: &BTreeMap<String, TableRecord>,
+    now: &BTreeMap<String, Table>,
+) -> BTreeMap<String, Table> {
+    let mut tables: BTreeMap<String, Table> = BTreeMap::new();
+    for (name, record) in inputs {
+        let Some((port, axes)) = axes::parse(name).filter(|(_, axes)| !axes.is_empty()) else {
+            tables.insert(name.clone(), Table::Stored(record.clone()));
+            continue;
+        };
+        let fields = match now.get(port) {
+            Some(Table::Gathered(members)) => members.first().map(|member| member.axes.as_slice()),
+            _ => None,
+        };
+        let cell = |(axis, value): &(String, String)| {
+            let known = fields.unwrap_or_default().iter().find(|cell| cell.field.name() == axis);
+            let field = known.map_or_else(|| axes::field(axis, [value.as_str()]), |cell| cell.field.clone());
+            AxisCell { field, value: value.clone() }
+        };
+        let member = Member { axes: axes.iter().map(cell).collect(), table: record.clone() };
+        match tables.entry(port.to_owned()).or_insert_with(|| Table::Gathered(Vec::new())) {
+            Table::Gathered(members) => members.push(member),
+            Table::Stored(_) | Table::Listed(_) => {}
+        }
+    }
+    tables
 }
 
 /// The columns of a list of files: `path`, as found below the spec's folder; `digest`; `bytes`, null where

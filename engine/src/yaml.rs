@@ -126,6 +126,19 @@ impl Node {
     }
 }
 
+/// Where in `source` (a value as it is written) a part of the value's text stands; none where it does not stand
+/// there as it is. Quotes, escapes and the indentation of blocks move texts, but not the words in them, so the
+/// part is found as the same occurrence of the same words.
+pub fn part_of(source: &str, text: &str, part: &std::ops::Range<usize>) -> Option<std::ops::Range<usize>> {
+    let words = text.get(part.clone()).filter(|words| !words.is_empty())?;
+    let before = text.match_indices(words).take_while(|(at, _)| *at < part.start).count();
+    if source.matches(words).count() != text.matches(words).count() {
+        return None;
+    }
+    let (start, _) = source.match_indices(words).nth(before)?;
+    Some(start..start + words.len())
+}
+
 fn options() -> Options {
     let budget = serde_saphyr::budget! {
         max_depth: MAX_DEPTH,

@@ -246,8 +246,8 @@ fn spec(path: &Path) -> Spec {
 }
 
 fn checked(folder: &TempDir, registry: &Registry) -> Pipeline {
-    let (pipeline, mistakes) =
-        check(&spec(&folder.path().join("p.yaml")), registry, StaticAnswers::default());
+    let spec = spec(&folder.path().join("p.yaml"));
+    let (pipeline, mistakes) = check(&spec, registry, StaticAnswers::default(), &mut Sources::default());
     pipeline.unwrap_or_else(|| panic!("{mistakes:?}"))
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use argent_engine::{Inputs, Io, Kind, Operator, Port, Problem, RowError, Signature, column};
+use argent_engine::{Inputs, Io, Kind, Needed, Operator, Port, Problem, RowError, Signature, column};
 use argent_imaging::side_file;
 use argent_learn::infer::Model;
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
@@ -22,8 +22,16 @@ pub const KIND: Kind = Kind::Row("volumes");
 /// The ports of operators that apply weights to volumes.
 pub(crate) fn ports() -> Vec<Port> {
     vec![
-        Port::new("weights", "One row of weights, as a `train` operator makes it.", &["weights"]),
-        Port::new("volumes", "Volumes on the grid that the weights were trained on.", &["id", "voxels"]),
+        Port::new(
+            "weights",
+            "One row of weights, as a `train` operator makes it.",
+            &[Needed::files("weights")],
+        ),
+        Port::new(
+            "volumes",
+            "Volumes on the grid that the weights were trained on.",
+            &[Needed::text("id"), Needed::files("voxels")],
+        ),
     ]
 }
 

@@ -602,3 +602,15 @@ proptest! {
         prop_assert_eq!(&text[span.start..span.end], value);
     }
 }
+
+#[test]
+fn a_part_of_a_text_is_found_in_the_way_it_is_written() {
+    let of = |source: &str, text: &str, part: std::ops::Range<usize>| {
+        part_of(source, text, &part).map(|found| &source[found]).map(str::to_owned)
+    };
+    let folded = "|\n  select a,\n    auk\n  from b\n";
+    let text = "select a,\n  auk\nfrom b\n";
+    assert_eq!(of(folded, text, 12..15).as_deref(), Some("auk"));
+    assert_eq!(part_of("\"a b a\"", "a b a", &(4..5)), Some(5..6), "the second of two");
+    assert_eq!(part_of("${params.query}", "select a", &(7..8)), None, "it is put in from elsewhere");
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use argent_engine::joining::{UNMATCHED, account, texts};
-use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
+use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, Signature, column};
 use argent_stats::{
     Confusion, Interval, auc_interval_delong, average_precision, closest_to_corner_threshold,
     cluster_bootstrap, f1_threshold, roc_auc, wilson, youden_threshold,
@@ -136,9 +136,21 @@ type Parts = BTreeMap<String, Vec<Row>>;
 impl Operator for EvalClassification {
     fn ports(&self) -> Vec<Port> {
         vec![
-            Port::new("predictions", "Scores, as `predict` makes them.", &["id", "finding", "score"]),
-            Port::new("labels", "The truth: states, or targets and weights.", &["id", "finding"]),
-            Port::new("split", "Parts, as `split.groups` makes them.", &["id", "part"]),
+            Port::new(
+                "predictions",
+                "Scores, as `predict` makes them.",
+                &[Needed::text("id"), Needed::text("finding"), Needed::number("score")],
+            ),
+            Port::new(
+                "labels",
+                "The truth: states, or targets and weights.",
+                &[Needed::text("id"), Needed::text("finding")],
+            ),
+            Port::new(
+                "split",
+                "Parts, as `split.groups` makes them.",
+                &[Needed::text("id"), Needed::text("part")],
+            ),
         ]
     }
 

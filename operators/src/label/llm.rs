@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use argent_cache::Digest;
-use argent_engine::operator::{Condition, ConfigFiles, Price as PlannedPrice};
+use argent_engine::operator::{Condition, ConfigFile, ConfigFiles, Price as PlannedPrice, nearest};
 use argent_engine::table::Rows;
-use argent_engine::{Inputs, Io, Operator, Port, Problem, RowError, Signature, column};
+use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, RowError, Signature, column};
 use argent_llm::{Answer, Price, Usage};
 use argent_reports::Pack;
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
@@ -168,26 +168,28 @@ struct Loaded {
     /// What a prompt sees of each finding.
     findings: Vec<Value>,
     ids: Vec<String>,
-    template: String,
+    prompt: ConfigFile,
 }
 
 impl Operator for LabelLlm {
     fn ports(&self) -> Vec<Port> {
-        vec![Port::new("reports", "A table of reports: `id` and text sections.", &["id"])]
+        vec![Port::new("reports", "A table of reports: `id` and text sections.", &[Needed::text("id")])]
     }
 
     fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
         let pack = findings::load(files, "findings", &self.findings);
-        let template = files.text("prompt", &self.prompt).and_then(|text| self.parsed(text));
-        let (pack, template) = match (pack, template) {
-            (Ok(pack), Ok(template)) => (pack, template),
-            (pack, template) => return Err([pack.err(), template.err()].into_iter().flatten().collect()),
+        let prompt = files.read("prompt", &self.prompt).and_then(parsed);
+        let (pack, prompt) = match (pack, prompt) {
+            (Ok(pack), Ok(prompt)) => (pack.pack, prompt),
+            (pack, prompt) => {
+                return Err(pack.err().into_iter().flatten().chain(prompt.err()).collect());
+            }
         };
         let findings = prompt_part(&pack);
         files.uses("findings", json!(findings));
-        files.uses("prompt", json!(template));
+        files.uses("prompt", json!(&*prompt.text));
         self.loaded =
-            Some(Loaded { findings, ids: pack.findings.into_iter().map(|f| f.id).collect(), template });
+            Some(Loaded { findings, ids: pack.findings.into_iter().map(|f| f.id).collect(), prompt });
         Ok(())
     }
 
@@ -309,25 +311,38 @@ impl LabelLlm {
 
     /// A problem for each name under `report.` or for `finding` that the prompt uses and would never see: it would
     /// render as nothing, and the model would label a report that it was not shown.
+    /// What the prompt names and no report has, at its places in the prompt's file.
     fn unknown_names(&self, sections: &[String]) -> Vec<Problem> {
         let environment = minijinja::Environment::new();
-        let Ok(template) = environment.template_from_str(&self.loaded().template) else { return Vec::new() };
+        let prompt = &self.loaded().prompt;
+        let Ok(template) = environment.template_from_str(&prompt.text) else { return Vec::new() };
         let used: BTreeSet<String> = template.undeclared_variables(true).into_iter().collect();
-        let names: Vec<&str> = sections.iter().map(String::as_str).collect();
-        let at = |message: String| Problem::at(["with", "prompt"], format!("`{}` {message}", self.prompt));
-        let sections =
-            used.iter().filter_map(|name| name.strip_prefix("report.")).filter(|s| !names.contains(s));
-        let mut problems: Vec<Problem> = sections
-            .map(|section| {
-                let problem =
-                    at(format!("uses `report.{section}`, and the reports have no section `{section}`"));
-                problem.help(argent_engine::operator::nearest(section, &names, "sections"))
-            })
-            .collect();
-        if self.mode == Mode::Joint && used.iter().any(|name| name.split('.').next() == Some("finding")) {
-            let problem =
-                at("uses `finding`, which is there only when findings are asked one by one".to_owned());
-            problems.push(problem.help("say `mode: per_finding`, or use `findings`"));
+        let globals: BTreeSet<&str> = environment.globals().map(|(name, _)| name).collect();
+        let sections: Vec<&str> = sections.iter().map(String::as_str).collect();
+        let one_by_one = self.mode == Mode::PerFinding;
+        let known = if one_by_one { &["report", "findings", "finding"][..] } else { &["report", "findings"] };
+        let mut problems = Vec::new();
+        for name in &used {
+            let (first, section) = name.split_once('.').unwrap_or((name, ""));
+            let section = section.split('.').next().unwrap_or_default();
+            if first == "report" && !section.is_empty() && !sections.contains(&section) {
+                let name = format!("report.{section}");
+                let message = format!("the reports have no section `{section}`");
+                problems.push(
+                    prompt.problem_at_word(&name, message).help(nearest(section, &sections, "sections")),
+                );
+            } else if first == "finding" && !one_by_one {
+                let message = "`finding` is there only when findings are asked one by one";
+                let help = "say `mode: per_finding`, or use `findings`";
+                problems.push(prompt.problem_at_word(first, message).help(help));
+            } else if !known.contains(&first) && !globals.contains(first) {
+                let message = format!("a prompt sees no `{first}`");
+                problems.push(prompt.problem_at_word(first, message).help(nearest(
+                    first,
+                    known,
+                    "variables",
+                )));
+            }
         }
         problems
     }
@@ -340,14 +355,6 @@ impl LabelLlm {
             .then(|| problem().help("add `price: { input: …, output: … }`, in US dollars per million tokens"))
     }
 
-    fn parsed(&self, text: String) -> Result<String, Problem> {
-        let read = minijinja::Environment::new().template_from_str(&text).map(drop);
-        read.map_err(|error| {
-            Problem::at(["with", "prompt"], format!("`{}` does not read: {error}", self.prompt))
-        })?;
-        Ok(text)
-    }
-
     /// The sections of reports. Ids that the rows carry along are not among them: no prompt may see those.
     fn section_texts(&self, rows: &RecordBatch) -> anyhow::Result<Vec<(String, StringArray)>> {
         let schema = rows.schema();
@@ -358,7 +365,7 @@ impl LabelLlm {
     }
 
     fn calls(&self, io: &Io, answered: &[(String, Value, Answer)]) -> anyhow::Result<RecordBatch> {
-        let prompt = io.question_key(&json!(self.loaded().template)).to_string();
+        let prompt = io.question_key(&json!(&*self.loaded().prompt.text)).to_string();
         let usages: Vec<Option<Usage>> = answered.iter().map(|(_, _, answer)| answer.usage).collect();
         let whole = |f: fn(&Usage) -> u64| {
             let counts = usages.iter().map(|u| u.as_ref().map(|u| f(u) as i64));
@@ -397,6 +404,21 @@ fn calls_schema() -> SchemaRef {
 }
 
 /// What a prompt sees of each finding; nothing of its rules.
+/// The prompt, if it is a template.
+fn parsed(prompt: ConfigFile) -> Result<ConfigFile, Problem> {
+    let read = minijinja::Environment::new().template_from_str(&prompt.text).map(drop);
+    match read {
+        Ok(()) => Ok(prompt),
+        Err(error) => {
+            let reason = error.detail().map_or_else(|| error.to_string(), str::to_owned);
+            let problem = prompt
+                .problem_in_line(error.line().unwrap_or(1), format!("the prompt does not read: {reason}"));
+            Err(problem
+                .help("a value is put in as `{{ name }}`, a loop as `{% for f in findings %}…{% endfor %}`"))
+        }
+    }
+}
+
 fn prompt_part(pack: &Pack) -> Vec<Value> {
     let part = |f: &argent_reports::Finding| json!({ "id": f.id, "name": f.name, "definition": f.definition, "synonyms": f.synonyms });
     pack.findings.iter().map(part).collect()

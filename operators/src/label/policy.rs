@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use argent_engine::operator::ConfigFiles;
-use argent_engine::{Inputs, Io, Operator, Port, Problem, RowError, Signature, column};
+use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, RowError, Signature, column};
 use argent_reports::Uncertain;
 use arrow::array::{Array, AsArray, Float64Array, RecordBatch};
 use schemars::JsonSchema;
@@ -106,12 +106,16 @@ impl LabelPolicy {
 
 impl Operator for LabelPolicy {
     fn ports(&self) -> Vec<Port> {
-        vec![Port::new("labels", "A table of labels.", &["id", "finding", "state"])]
+        vec![Port::new(
+            "labels",
+            "A table of labels.",
+            &[Needed::text("id"), Needed::text("finding"), Needed::text("state")],
+        )]
     }
 
     fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
         let Some(path) = &self.findings else { return Ok(()) };
-        let pack = findings::load(files, "findings", path).map_err(|p| vec![p])?;
+        let pack = findings::load(files, "findings", path)?.pack;
         self.by_finding = pack.findings.iter().map(|f| (f.id.clone(), f.uncertain)).collect();
         files.uses("findings", json!(self.by_finding));
         Ok(())

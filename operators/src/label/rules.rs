@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use argent_engine::operator::ConfigFiles;
-use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
+use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, Signature, column};
 use argent_reports::{FindingLabel, Labeller, Pack, State};
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Field, SchemaRef};
@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::findings;
+use crate::findings::{self, PackFile};
 use crate::label::{STATES, label_fields};
 
 /// Labels reports by rules: mentions, negation, uncertainty, context; no model and no cost.
@@ -26,7 +26,7 @@ pub struct LabelRules {
     #[serde(default)]
     pub sections: Option<Vec<String>>,
     #[serde(skip)]
-    pack: Option<Pack>,
+    pack: Option<PackFile>,
     /// Compiled when it is first needed: a run with nothing to do needs it not.
     #[serde(skip)]
     labeller: OnceLock<Labeller>,
@@ -37,6 +37,10 @@ const CHUNK: usize = 1024;
 
 impl LabelRules {
     fn pack(&self) -> &Pack {
+        &self.file().pack
+    }
+
+    fn file(&self) -> &PackFile {
         self.pack.as_ref().expect("the engine loads configuration files before anything else")
     }
 
@@ -51,22 +55,23 @@ impl LabelRules {
 
 impl Operator for LabelRules {
     fn ports(&self) -> Vec<Port> {
-        vec![Port::new("reports", "A table of reports: `id` and text sections.", &["id"])]
+        vec![Port::new("reports", "A table of reports: `id` and text sections.", &[Needed::text("id")])]
     }
 
     fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
-        let pack = findings::load(files, "findings", &self.findings).map_err(|p| vec![p])?;
+        let pack = findings::load(files, "findings", &self.findings)?;
         files.uses(
             "findings",
-            rules_part(&pack).map_err(|e| vec![Problem::at(["with", "findings"], e.to_string())])?,
+            rules_part(&pack.pack).map_err(|e| vec![Problem::at(["with", "findings"], e.to_string())])?,
         );
         self.pack = Some(pack);
         Ok(())
     }
 
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
-        let rules = self.labeller().map(drop).map_err(|error| {
-            vec![Problem::at(["with", "findings"], format!("`{}`: {error:#}", self.findings))]
+        let rules = self.labeller().map(drop).map_err(|error| match error.downcast_ref() {
+            Some(mistakes) => self.file().problems(mistakes),
+            None => vec![Problem::at(["with", "findings"], format!("`{}`: {error:#}", self.findings))],
         });
         let sections = match (sections(inputs, "reports", self.sections.as_deref()), rules) {
             (Ok(sections), Ok(())) => sections,

@@ -142,7 +142,7 @@ impl Operator for LabelsTable {
     }
 
     fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
-        let pack = findings::load(files, "findings", &self.findings).map_err(|p| vec![p])?;
+        let pack = findings::load(files, "findings", &self.findings)?.pack;
         self.pack = pack.findings.iter().map(|f| (f.id.clone(), f.name.clone())).collect();
         files.uses("findings", json!(self.pack));
         Ok(())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use argent_engine::joining::texts;
 use argent_engine::operator::nearest;
-use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
+use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, Signature, column};
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
@@ -76,7 +76,7 @@ impl SplitGroups {
 
 impl Operator for SplitGroups {
     fn ports(&self) -> Vec<Port> {
-        vec![Port::new("rows", "Any table with ids and the group's column.", &["id"])]
+        vec![Port::new("rows", "Any table with ids and the group's column.", &[Needed::text("id")])]
     }
 
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {

@@ -1,7 +1,9 @@
 //! Questions over everything in a store: steps as tables, and system tables about runs, costs and errors.
 //!
 //! A table is found as `labels` (the pipeline that was named, or the only one that has it), as
-//! `chest_ct.labels`, and its further outputs as `labels.calls`. System tables lie in the schema `argent`.
+//! `chest_ct.labels`, and its further outputs as `labels.calls`. The combinations of a matrix are found by their
+//! quoted names, and all of them as one table by the step's, with a column per axis. System tables lie in the schema
+//! `argent`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,8 +11,11 @@ use std::sync::Arc;
 use anyhow::Context;
 use argent_cache::keys::json_digest;
 use argent_cache::{Head, Manifest, RunRecord, Store, TableRecord};
+use argent_engine::axes::{self, Combination};
 use argent_engine::column;
-use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, new_null_array};
+use arrow::compute::concat_batches;
+use arrow::datatypes::Field;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, MemTable, MemoryCatalogProvider, SchemaProvider, TableProvider};
 use datafusion::error::{DataFusionError, Result};
@@ -47,7 +52,7 @@ pub fn ask(store: &Store, pipeline: Option<&str>, question: &str) -> anyhow::Res
     let phi = column::names_with_role(&schema, "phi");
     let ids = column::names_with_role(&schema, "id");
     Ok(Answer {
-        batch: arrow::compute::concat_batches(&schema, &batches)?,
+        batch: concat_batches(&schema, &batches)?,
         phi: phi.into_iter().filter(|name| !ids.contains(name)).collect(),
     })
 }
@@ -59,7 +64,7 @@ fn explained(message: &str, session: &SessionContext) -> String {
     }
     let catalog = session.catalog("store");
     let names = catalog.and_then(|c| c.schema("public")).map(|s| s.table_names()).unwrap_or_default();
-    let names: Vec<String> = names.into_iter().filter(|name| !name.contains('.')).collect();
+    let names: Vec<String> = names.into_iter().filter(|name| !name.contains(['.', '['])).collect();
     let message = message.replace("store.public.", "");
     if names.is_empty() {
         return format!("{message}; the store has no results yet: run a pipeline first");
@@ -78,8 +83,7 @@ fn register(session: &SessionContext, store: &Store, pipeline: Option<&str>) -> 
     let mut pipelines: BTreeMap<String, BTreeMap<String, BTreeMap<String, Source>>> = BTreeMap::new();
     for head in store.heads()? {
         let wanted = pipeline.is_none_or(|name| name == head.pipeline);
-        for (step, output, record) in tables(store, &head)? {
-            let source = Source::Stored(record);
+        for (step, output, source) in sources(tables(store, &head)?) {
             let name = match output.as_str() {
                 "" => table_name(&step),
                 output => format!("{}.{}", table_name(&step), table_name(output)),
@@ -111,7 +115,8 @@ fn register(session: &SessionContext, store: &Store, pipeline: Option<&str>) -> 
         // A name that two pipelines have must be asked for with its pipeline.
         let (true, Some(source)) = (sources.len() == 1, sources.pop()) else { continue };
         // `labels.calls` is found as it stands, and quoted as one name.
-        if let Some((schema, table)) = name.split_once('.') {
+        let (schema, table) = axes::split_output(&name);
+        if !table.is_empty() {
             schemas.entry(schema.to_owned()).or_default().entry(table.to_owned()).or_insert(source.clone());
         }
         schemas.entry("public".to_owned()).or_default().insert(name, source);
@@ -138,11 +143,34 @@ fn tables(store: &Store, head: &Head) -> anyhow::Result<Vec<(String, String, Tab
     Ok(all)
 }
 
+/// The tables of a pipeline, and the combinations of each matrix as one: step, output, rows.
+fn sources(tables: Vec<(String, String, TableRecord)>) -> Vec<(String, String, Source)> {
+    let mut gathered: BTreeMap<(String, String), Vec<(Combination, TableRecord)>> = BTreeMap::new();
+    let mut all = Vec::new();
+    for (step, output, record) in tables {
+        if let Some((base, combination)) = axes::parse(&step).filter(|(_, axes)| !axes.is_empty()) {
+            let members = gathered.entry((base.to_owned(), output.clone())).or_default();
+            members.push((combination, record.clone()));
+        }
+        all.push((step, output, Source::Stored(record)));
+    }
+    for ((base, output), mut members) in gathered {
+        members.sort_by(|(a, _), (b, _)| {
+            let pairs = a.iter().zip(b).map(|((_, one), (_, other))| axes::compare(one, other));
+            pairs.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
+        });
+        all.push((base, output, Source::Gathered(members)));
+    }
+    all
+}
+
 /// Where a table's rows come from.
 #[derive(Debug, Clone)]
 enum Source {
     /// The store.
     Stored(TableRecord),
+    /// The store: the combinations of a matrix, which a column per axis tells apart.
+    Gathered(Vec<(Combination, TableRecord)>),
     /// Memory.
     Made(RecordBatch),
 }
@@ -167,12 +195,21 @@ impl SchemaProvider for StoredTables {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
         let Some(source) = self.tables.get(&table_name(name)) else { return Ok(None) };
+        let unreadable = |error: anyhow::Error| {
+            DataFusionError::External(
+                error.context("a stored table does not read; run the pipeline again").into(),
+            )
+        };
         let batch = match source {
-            Source::Stored(record) => self.store.read_table(record, None).map_err(|e| {
-                DataFusionError::External(
-                    e.context("a stored table does not read; run the pipeline again").into(),
-                )
-            })?,
+            Source::Stored(record) => self.store.read_table(record, None).map_err(unreadable)?,
+            Source::Gathered(members) => {
+                let read = |(combination, record): &(Combination, TableRecord)| {
+                    Ok((combination.clone(), self.store.read_table(record, None)?))
+                };
+                let members: anyhow::Result<Vec<_>> = members.iter().map(read).collect();
+                gathered(&members.map_err(unreadable)?)
+                    .map_err(|error| DataFusionError::External(error.into()))?
+            }
             Source::Made(batch) => batch.clone(),
         };
         let batch = marked(&batch)?;
@@ -182,6 +219,50 @@ impl SchemaProvider for StoredTables {
     fn table_exist(&self, name: &str) -> bool {
         self.tables.contains_key(&table_name(name))
     }
+}
+
+/// Tables one below the other, with a column per axis in front; a column that one of them lacks is null there.
+fn gathered(members: &[(Combination, RecordBatch)]) -> anyhow::Result<RecordBatch> {
+    let names: Vec<&String> =
+        members.first().into_iter().flat_map(|(axes, _)| axes).map(|(axis, _)| axis).collect();
+    let value = |combination: &Combination, axis: &str| {
+        combination.iter().find(|(name, _)| name == axis).map(|(_, value)| value.clone()).unwrap_or_default()
+    };
+    let mut fields: Vec<Field> = Vec::new();
+    for axis in names {
+        let values: Vec<String> = members.iter().map(|(combination, _)| value(combination, axis)).collect();
+        fields.push(axes::field(axis, values.iter().map(String::as_str)));
+    }
+    let axis_count = fields.len();
+    for (_, batch) in members {
+        for field in batch.schema().fields() {
+            match fields.iter().find(|known| known.name() == field.name()) {
+                None => fields.push(field.as_ref().clone().with_nullable(true)),
+                Some(known) if known.data_type() == field.data_type() => {}
+                Some(known) => anyhow::bail!(
+                    "the combinations are no one table: `{}` holds {} and {}; ask for one by its name",
+                    field.name(),
+                    column::type_name(known.data_type()),
+                    column::type_name(field.data_type())
+                ),
+            }
+        }
+    }
+    let schema = column::schema(fields);
+    let batches = members.iter().map(|(combination, batch)| {
+        let columns = schema.fields().iter().enumerate().map(|(place, field)| {
+            let rows = batch.num_rows();
+            match batch.column_by_name(field.name()) {
+                _ if place < axis_count => {
+                    axes::cells(field.data_type(), &value(combination, field.name()), rows)
+                }
+                Some(column) => column.clone(),
+                None => new_null_array(field.data_type(), rows),
+            }
+        });
+        Ok(RecordBatch::try_new(schema.clone(), columns.collect())?)
+    });
+    Ok(concat_batches(&schema, &batches.collect::<anyhow::Result<Vec<_>>>()?)?)
 }
 
 fn system_tables(store: &Store) -> anyhow::Result<BTreeMap<String, Source>> {

@@ -2,6 +2,7 @@
 //! answers questions over everything in a store. No other folder knows DataFusion.
 
 pub mod catalog;
+mod mistake;
 pub mod operator;
 pub(crate) mod predicate;
 mod session;

@@ -1,18 +1,22 @@
 //! `sql`: a table from tables.
 
 use anyhow::Context;
-use argent_engine::operator::ConfigFiles;
+use argent_engine::operator::{ConfigFiles, nearest};
 use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::sql::parser::DFParser;
+use datafusion::error::DataFusionError;
+use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::{DFParser, Statement};
+use datafusion::sql::sqlparser::ast;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::sql::mistake::{Mistake, mistake, table};
 use crate::sql::session::{
-    changing_function, columns_read, marked, message, plan, reads_phi, step_session, stored_batch,
-    stored_schema, table_name, wait,
+    changing_function, columns_read, logical_plan, marked, message, placing_session, plan, reads_phi,
+    step_session, stored_batch, stored_schema, table_name, wait,
 };
 
 /// Answers a query over the step's inputs, which are its tables by their names under `from`. It is keyed by
@@ -35,9 +39,17 @@ impl Operator for Sql {
     }
 
     fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
-        let statements = DFParser::parse_sql(&self.query).map_err(|error| {
-            vec![Problem::at(["with", "query"], format!("the query does not read: {}", message(&error)))]
-        })?;
+        let statements = DFParser::parse_sql(&self.query)
+            .map_err(|error| vec![placed(mistake(&error, &self.query, &[]))])?;
+        let is_query = |statement: &Statement| matches!(statement, Statement::Statement(inner) if matches!(**inner, ast::Statement::Query(_)));
+        if statements.len() != 1 || !statements.iter().all(is_query) {
+            let found = match statements.len() {
+                1 => "a statement of another kind".to_owned(),
+                count => format!("{count} statements"),
+            };
+            let message = format!("expected one query, which begins with `select` or `with`, found {found}");
+            return Err(vec![Problem::at(["with", "query"], message)]);
+        }
         let tree: Vec<String> = statements.iter().map(ToString::to_string).collect();
         files.uses("query", json!(tree));
         Ok(())
@@ -46,22 +58,20 @@ impl Operator for Sql {
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
         let at_query = |text: String| vec![Problem::at(["with", "query"], text)];
         let session = step_session();
-        for (port, input) in &inputs.ports {
-            let empty = RecordBatch::new_empty(input.schema.clone());
-            let empty = marked(&empty).map_err(|e| at_query(e.to_string()))?;
-            session.register_batch(table_name(port), empty).map_err(|e| at_query(message(&e)))?;
+        register(&session, inputs).map_err(|e| at_query(message(&e)))?;
+        let state = session.state();
+        let plan = wait(logical_plan(&state, &self.query)).map_err(|e| self.problem(e, inputs))?;
+        if let Some(name) = changing_function(&plan).map_err(|e| at_query(message(&e)))? {
+            let call =
+                Mistake::at_word(&self.query, &name, format!("`{name}` gives another value each time"));
+            return Err(vec![placed(
+                call.help("a stored result must be the same whenever it is made; take the function away"),
+            )]);
         }
-        let frame = wait(plan(&session, &self.query)).map_err(|e| self.problem(&message(&e), inputs))?;
-        if let Some(name) = changing_function(frame.logical_plan()).map_err(|e| at_query(message(&e)))? {
-            let problem = Problem::at(["with", "query"], format!("`{name}` gives another value each time"));
-            return Err(vec![
-                problem.help("a stored result must be the same whenever it is made; take the function away"),
-            ]);
-        }
-        let optimised = frame.clone().into_optimized_plan().map_err(|e| at_query(message(&e)))?;
+        let optimised = state.optimize(&plan).map_err(|e| self.problem(e, inputs))?;
         let read = columns_read(&optimised).map_err(|e| at_query(message(&e)))?;
         let phi = reads_phi(&optimised).map_err(|e| at_query(message(&e)))?;
-        let schema = stored_schema(frame.schema().as_arrow(), phi);
+        let schema = stored_schema(plan.schema().as_arrow(), phi);
         self.check_keys(&schema)?;
         let keys: Vec<&str> = self.keys.iter().map(String::as_str).collect();
         let mut signature = Signature::new(schema, &keys);
@@ -93,12 +103,19 @@ impl Operator for Sql {
 }
 
 impl Sql {
-    fn problem(&self, message: &str, inputs: &Inputs) -> Vec<Problem> {
-        let tables: Vec<String> = inputs.ports.keys().map(|p| table_name(p)).collect();
-        vec![Problem::at(["with", "query"], message).help(format!("the tables are {}", tables.join(", ")))]
+    /// What is wrong with the query. It is planned once more for the place.
+    fn problem(&self, error: DataFusionError, inputs: &Inputs) -> Vec<Problem> {
+        let session = placing_session();
+        let again = register(&session, inputs).and_then(|()| {
+            wait(async { plan(&session, &self.query).await?.into_optimized_plan().map(drop) })
+        });
+        let error = again.err().unwrap_or(error);
+        let tables: Vec<_> = inputs.ports.iter().map(|(port, input)| table(port, &input.schema)).collect();
+        vec![placed(mistake(&error, &self.query, &tables))]
     }
 
     fn check_keys(&self, schema: &SchemaRef) -> Result<(), Vec<Problem>> {
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         let absent = self.keys.iter().enumerate().filter(|(_, key)| schema.field_with_name(key).is_err());
         let problems: Vec<Problem> = absent
             .map(|(place, key)| {
@@ -106,8 +123,25 @@ impl Sql {
                     ["with".to_owned(), "keys".into(), place.to_string()],
                     format!("the result has no column `{key}`"),
                 )
+                .help(nearest(key, &names, "columns"))
             })
             .collect();
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
+}
+
+/// The step's tables, without rows.
+fn register(session: &SessionContext, inputs: &Inputs) -> datafusion::error::Result<()> {
+    for (port, input) in &inputs.ports {
+        let empty = marked(&RecordBatch::new_empty(input.schema.clone()))?;
+        session.register_batch(table_name(port), empty)?;
+    }
+    Ok(())
+}
+
+/// A mistake in the query, at its place there.
+fn placed(mistake: Mistake) -> Problem {
+    let Mistake { message, part, help } = mistake;
+    let problem = Problem { part, ..Problem::at(["with", "query"], message) };
+    help.into_iter().fold(problem, Problem::help)
 }

@@ -4,6 +4,7 @@ use anyhow::Context;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 
+use crate::sql::mistake::{mistake, table};
 use crate::sql::session::{changing_function, columns_read, message, plan, step_session, wait};
 
 /// The columns that a predicate reads.
@@ -14,14 +15,17 @@ pub fn columns(sql: &str, schema: &SchemaRef) -> Result<Vec<String>, String> {
     let session = step_session();
     let empty = RecordBatch::new_empty(schema.clone());
     session.register_batch("rows", empty).map_err(|e| message(&e))?;
-    let frame = wait(plan(&session, &query(sql))).map_err(|e| message(&e))?;
+    let wrong = |error| {
+        mistake(&error, sql, &[table("rows", schema)]).sentence().replace("the query", "the predicate")
+    };
+    let frame = wait(plan(&session, &query(sql))).map_err(wrong)?;
     if frame.schema().fields().first().is_none_or(|f| f.data_type() != &DataType::Boolean) {
         return Err("the expression is not true or false".to_owned());
     }
     if let Some(name) = changing_function(frame.logical_plan()).map_err(|e| message(&e))? {
         return Err(format!("`{name}` gives another value each time"));
     }
-    let optimised = frame.into_optimized_plan().map_err(|e| message(&e))?;
+    let optimised = frame.into_optimized_plan().map_err(wrong)?;
     let read = columns_read(&optimised).map_err(|e| message(&e))?;
     Ok(read.into_values().flatten().collect())
 }

@@ -2,20 +2,38 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use argent_engine::column;
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::catalog::MemoryCatalogProviderList;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::prelude::{DataFrame, SQLOptions, SessionConfig, SessionContext};
 
+/// What all steps' sessions share: setting up functions and rules takes longer than planning a short query.
+static STEP_STATE: LazyLock<SessionState> =
+    LazyLock::new(|| SessionContext::new_with_config(configuration().with_target_partitions(1)).state());
+
 /// A session for steps: one partition, so that sums of floating-point numbers repeat.
 pub(crate) fn step_session() -> SessionContext {
-    SessionContext::new_with_config(configuration().with_target_partitions(1))
+    let state = SessionStateBuilder::new_from_existing(STEP_STATE.clone())
+        .with_config(configuration().with_target_partitions(1).with_create_default_catalog_and_schema(true))
+        // Each has its own tables.
+        .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()));
+    SessionContext::new_with_state(state.build())
+}
+
+/// A session that tells the places of mistakes in a query. Planning is slower in it, so it is asked only where
+/// something is wrong.
+pub(crate) fn placing_session() -> SessionContext {
+    let mut config = configuration().with_target_partitions(1);
+    config.options_mut().sql_parser.collect_spans = true;
+    SessionContext::new_with_config(config)
 }
 
 /// A session for questions: as many partitions as there are cores.
@@ -32,11 +50,20 @@ fn configuration() -> SessionConfig {
     config
 }
 
-/// Plans a query that only reads.
+/// Plans a query that only reads, to be run.
 pub(crate) async fn plan(session: &SessionContext, query: &str) -> Result<DataFrame> {
-    let reads_only =
-        SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-    session.sql_with_options(query, reads_only).await
+    session.sql_with_options(query, reads_only()).await
+}
+
+/// Plans a query that only reads, to be looked at.
+pub(crate) async fn logical_plan(state: &SessionState, query: &str) -> Result<LogicalPlan> {
+    let plan = state.create_logical_plan(query).await?;
+    reads_only().verify_plan(&plan)?;
+    Ok(plan)
+}
+
+fn reads_only() -> SQLOptions {
+    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
 }
 
 /// Waits for a future on a plain thread: on the program's runtime where there is one.

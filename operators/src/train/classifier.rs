@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 use argent_engine::joining::{Index, UNMATCHED, account, texts};
 use argent_engine::operator::nearest;
-use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
+use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, Signature, column};
 use argent_imaging::side_file;
 use argent_learn::model::ModelKind;
 use argent_learn::train::{History, Part, Progress, TrainConfig, TrainData, train};
@@ -119,14 +119,23 @@ impl Operator for TrainClassifier {
             Port::new(
                 "volumes",
                 "Volumes on one grid, as `volumes.resample` makes them.",
-                &["id", "voxels", "spacing_mm"],
+                &[Needed::text("id"), Needed::files("voxels"), Needed::lists("spacing_mm")],
             ),
             Port::new(
                 "labels",
                 "Targets and weights, as `label.policy` makes them.",
-                &["id", "finding", "target", "weight"],
+                &[
+                    Needed::text("id"),
+                    Needed::text("finding"),
+                    Needed::number("target"),
+                    Needed::number("weight"),
+                ],
             ),
-            Port::new("split", "Parts, as `split.groups` makes them.", &["id", "part"]),
+            Port::new(
+                "split",
+                "Parts, as `split.groups` makes them.",
+                &[Needed::text("id"), Needed::text("part")],
+            ),
         ]
     }
 

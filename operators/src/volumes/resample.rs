@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use argent_engine::{Inputs, Io, Kind, Operator, Port, Problem, RowError, Signature, column};
+use argent_engine::{Inputs, Io, Kind, Needed, Operator, Port, Problem, RowError, Signature, column};
 use argent_imaging::resample::{Antialias, Grid, GridRule, Interpolation, resample};
 use argent_imaging::{Orientation, Volume, side_file};
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
@@ -130,7 +130,12 @@ impl Operator for VolumesResample {
         vec![Port::new(
             "volumes",
             "A table of volumes, as `volumes.scan` makes it.",
-            &["id", "path", "digest", "hounsfield_source"],
+            &[
+                Needed::text("id"),
+                Needed::text("path"),
+                Needed::files("digest"),
+                Needed::text("hounsfield_source"),
+            ],
         )]
     }
 

@@ -48,7 +48,7 @@ impl LabelLlm {
         // A section that no report has is a mistake that `signature` found; one that this report lacks is empty.
         environment.set_undefined_behavior(minijinja::UndefinedBehavior::Lenient);
         let content = environment
-            .template_from_str(&self.loaded().template)?
+            .template_from_str(&self.loaded().prompt.text)?
             .render(minijinja::Value::from(minijinja::value::Serde(context)))?;
         let max_tokens = match self.max_tokens {
             Some(tokens) => tokens,
