@@ -119,7 +119,8 @@ pub(crate) fn first_sentence(text: &str) -> String {
 /// predicates where SQL was left out of the program: no column depends on them.
 fn example(entry: &Entry, examples: &Path) -> anyhow::Result<Pipeline> {
     let path = shipped::example_path(examples, entry.name);
-    let (spec, mut mistakes) = spec::read(&path, &Given::default(), &mut Sources::default());
+    let mut sources = Sources::default();
+    let (spec, mut mistakes) = spec::read(&path, &Given::default(), &mut sources);
     if let Some(mut spec) = spec {
         for step in &mut spec.steps {
             step.expect.clear();
@@ -127,7 +128,8 @@ fn example(entry: &Entry, examples: &Path) -> anyhow::Result<Pipeline> {
                 entries.retain(|entry| entry.key != "fixed");
             }
         }
-        let (pipeline, more) = check::check(&spec, &argent_operators::registry(), StaticAnswers::default());
+        let (pipeline, more) =
+            check::check(&spec, &argent_operators::registry(), StaticAnswers::default(), &mut sources);
         mistakes.extend(more);
         if let Some(pipeline) = pipeline {
             return Ok(pipeline);
@@ -150,7 +152,7 @@ fn port_page(port: &Port, node: &Node, pipeline: &Pipeline) -> PortPage {
         Some(input) => pipeline.nodes[input.node].outputs[&input.output].schema.clone(),
         None => table::files_schema(),
     };
-    let fields = port.columns.iter().filter_map(|name| schema.field_with_name(name).ok());
+    let fields = port.columns.iter().filter_map(|needed| schema.field_with_name(needed.name).ok());
     let columns = fields.map(|field| column_page(field, "", false)).collect();
     PortPage { name: port.name, doc: port.doc, optional: port.optional, columns }
 }

@@ -7,19 +7,24 @@ use anyhow::Context;
 
 macro_rules! shipped {
     ($($path:literal),* $(,)?) => {
-        &[$(($path, include_str!(concat!("../pipelines/", $path)))),*]
+        &[$(($path, include_bytes!(concat!("../pipelines/", $path)).as_slice())),*]
     };
 }
 
-/// By path below `pipelines/`: the text. The tests say when one is missing.
-const FILES: &[(&str, &str)] = shipped![
+/// By path below `pipelines/`: the bytes. The tests say when one is missing.
+const FILES: &[(&str, &[u8])] = shipped![
     "examples/command.yaml",
     "examples/data/count_words.py",
     "examples/data/findings.yaml",
     "examples/data/labels-long.tsv",
     "examples/data/labels.csv",
+    "examples/data/letters/a1.txt",
+    "examples/data/letters/a2.txt",
+    "examples/data/letters/a3.txt",
     "examples/data/more-reports.jsonl",
     "examples/data/reports.csv",
+    "examples/data/reports.hl7",
+    "examples/data/reports.ndjson",
     "examples/data/scans.csv",
     "examples/demo.chest_ct.yaml",
     "examples/embed.images.yaml",
@@ -29,6 +34,9 @@ const FILES: &[(&str, &str)] = shipped![
     "examples/label.rules.yaml",
     "examples/labels.table.yaml",
     "examples/predict.yaml",
+    "examples/reports.fhir.yaml",
+    "examples/reports.folder.yaml",
+    "examples/reports.hl7.yaml",
     "examples/reports.table.yaml",
     "examples/split.groups.yaml",
     "examples/sql.yaml",
@@ -46,7 +54,8 @@ const FILES: &[(&str, &str)] = shipped![
 pub(crate) fn example(operator: &str) -> anyhow::Result<&'static str> {
     let path = format!("examples/{operator}.yaml");
     let found = FILES.iter().find(|(name, _)| *name == path);
-    found.map(|(_, text)| *text).with_context(|| format!("the operator `{operator}` has no example"))
+    let (_, bytes) = found.with_context(|| format!("the operator `{operator}` has no example"))?;
+    std::str::from_utf8(bytes).context("an example is UTF-8 text")
 }
 
 /// Writes everything below a folder.
@@ -54,12 +63,12 @@ pub(crate) fn example(operator: &str) -> anyhow::Result<&'static str> {
 /// # Errors
 /// When the folder cannot be written.
 pub(crate) fn unpack(folder: &Path) -> anyhow::Result<()> {
-    for (name, text) in FILES {
+    for (name, bytes) in FILES {
         let path = folder.join(name);
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        std::fs::write(path, text)?;
+        std::fs::write(path, bytes)?;
     }
     Ok(())
 }

@@ -89,7 +89,7 @@ fn a_stale_step_that_is_not_selected_is_named_and_nothing_runs() {
     let said = sandbox.argent(&["run", "p.yaml", "--select", "targets"]);
     assert_eq!(said.code, 2);
     expect![[r#"
-        store @/.argent
+        store .argent
         error: `reports` is stale and not selected, and `targets` needs it: there is no result yet; select it too with --select +targets
     "#]].assert_eq(&said.err);
     sandbox.succeeds(&["run", "p.yaml"]);

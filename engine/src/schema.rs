@@ -52,6 +52,8 @@ pub fn full_schema(registry: &Registry, ports: &BTreeMap<String, Vec<Port>>) -> 
     keys["use"]["markdownEnumDescriptions"] = json!(docs);
     keys["from"]["anyOf"] = json!([table(), tables()]);
     keys["expect"]["items"] = contract();
+    keys["matrix"]["additionalProperties"] = axis();
+    keys["matrix"]["propertyNames"] = json!({ "pattern": NAME });
     keys["needs"] = needs(&keys["needs"]);
     schema["$defs"]["RerunShape"]["properties"]["if"]["pattern"] = json!(CONDITION);
     schema
@@ -62,7 +64,7 @@ fn param() -> Value {
     let value_types = json!(["string", "number", "boolean", "array"]);
     let properties = json!({
         "type": {
-            "enum": ["text", "path", "url", "int", "number", "bool"],
+            "enum": ["text", "path", "url", "int", "number", "bool", "list"],
             "description": "What values from the command line and the environment are read as; left out, the default's type.",
         },
         "default": {
@@ -88,6 +90,13 @@ fn table() -> Value {
 
 fn tables() -> Value {
     json!({ "type": "object", "additionalProperties": table(), "description": "By port: a step's name, or `step.output`." })
+}
+
+/// The values of an axis of `matrix`.
+fn axis() -> Value {
+    let value = json!({ "type": ["string", "number", "boolean"] });
+    let values = json!({ "type": "array", "items": value, "minItems": 1, "description": "One step is made for each." });
+    or_reference(values, &json!({}))
 }
 
 fn contract() -> Value {
