@@ -172,7 +172,7 @@ impl Splitter {
         // At the start of a line, a heading ends with a colon or fills the line; behind a sentence it begins with a
         // capital and ends with a colon. Marks of emphasis may stand around it.
         let line = format!(r"^[ \t]*[*_#]*[ \t]*(?<line>(?i:{names}))[ \t]*[*_]*[ \t]*(?::[ \t]*[*_]*|$)");
-        let inline = format!(r"[.!?][ \t]+(?<inline>\p{{Lu}}[\p{{L}} ,/\-]{{2,40}}):");
+        let inline = r"[.!?][ \t]+(?<inline>\p{Lu}[\p{L} ,/\-]{2,40}):";
         let headings = Regex::new(&format!("(?m)(?:{line}|{inline})"));
         Splitter { headings: headings.expect("escaped names make a pattern"), sections }
     }
@@ -230,7 +230,7 @@ mod tests {
         Splitter::new([]).split(text)
     }
 
-    fn parts<'t>(parts: &[(Section, &'t str)]) -> Vec<(Section, String)> {
+    fn parts(parts: &[(Section, &str)]) -> Vec<(Section, String)> {
         parts.iter().map(|(section, text)| (*section, (*text).to_owned())).collect()
     }
 

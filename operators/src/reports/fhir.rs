@@ -190,21 +190,24 @@ impl ReportsFhir {
         place: Place,
         report: Report,
     ) -> anyhow::Result<()> {
-        let mut refuse = |kind: &str, reason: String| io.fault(FILES, &place.to_string(), kind, reason);
+        let mut refuse = |kind: &str, reason: String| -> anyhow::Result<()> {
+            io.fault(FILES, &place.to_string(), kind, reason);
+            Ok(())
+        };
         let id = report.id(self.identifier.as_deref());
         let row = match id.and_then(|id| ids.read(&id)) {
             Ok(row) => row,
-            Err(reason) => return Ok(refuse("id", reason)),
+            Err(reason) => return refuse("id", reason),
         };
         let withdrawn = report.is_withdrawn();
         let text = match report.text() {
             Ok(text) => text,
             Err(_) if withdrawn => None,
-            Err(reason) => return Ok(refuse("unreadable", reason)),
+            Err(reason) => return refuse("unreadable", reason),
         };
         let conclusion = report.conclusion();
         if text.is_none() && conclusion.is_none() && !withdrawn {
-            return Ok(refuse("empty", "the report has no text and no conclusion".to_owned()));
+            return refuse("empty", "the report has no text and no conclusion".to_owned());
         }
         let texts = with_conclusion(layout, text.as_deref(), conclusion);
         let (patient, accession, signed_at) = (report.patient(), report.accession(), report.signed_at());

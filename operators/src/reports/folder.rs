@@ -67,18 +67,21 @@ impl ReportsFolder {
         (number, name, path): (usize, &str, &Path),
     ) -> anyhow::Result<()> {
         let place = Place::file(number);
-        let mut refuse = |kind: &str, reason: String| io.fault(FILES, &place.to_string(), kind, reason);
+        let mut refuse = |kind: &str, reason: String| -> anyhow::Result<()> {
+            io.fault(FILES, &place.to_string(), kind, reason);
+            Ok(())
+        };
         let stem = Path::new(name).file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let row = match ids.read(&stem) {
             Ok(row) => row,
-            Err(reason) => return Ok(refuse("id", reason)),
+            Err(reason) => return refuse("id", reason),
         };
         let text = match decode::text(&std::fs::read(path)?, self.encoding.as_deref()) {
             Ok(text) if text.trim().is_empty() => {
-                return Ok(refuse("empty", "the file has no text".to_owned()));
+                return refuse("empty", "the file has no text".to_owned());
             }
             Ok(text) => text,
-            Err(reason) => return Ok(refuse("unreadable", reason)),
+            Err(reason) => return refuse("unreadable", reason),
         };
         let texts = layout.texts(&[Some(&text)]);
         let draft = Draft {

@@ -148,16 +148,19 @@ impl ReportsHl7 {
         (message, report_number, file): (Place, u64, usize),
         report: &Report,
     ) -> anyhow::Result<()> {
-        let mut refuse = |kind: &str, reason: String| io.fault(FILES, &message.to_string(), kind, reason);
+        let mut refuse = |kind: &str, reason: String| -> anyhow::Result<()> {
+            io.fault(FILES, &message.to_string(), kind, reason);
+            Ok(())
+        };
         let row = match ids.read(&report.field(id)) {
             Ok(row) => row,
-            Err(reason) => return Ok(refuse("id", format!("{}: {reason}", self.id))),
+            Err(reason) => return refuse("id", format!("{}: {reason}", self.id)),
         };
         let withdrawn = report.is_withdrawn();
         let text = match report.text(self.split) {
             Ok(text) => text,
             Err(_) if withdrawn => String::new(),
-            Err(reason) => return Ok(refuse("unreadable", reason)),
+            Err(reason) => return refuse("unreadable", reason),
         };
         let texts = layout.texts(&[Some(&text)]);
         let columns = report.columns();
