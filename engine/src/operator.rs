@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::column;
 use crate::io::Io;
-use crate::table::Rows;
+use crate::table::{Rows, matching_paths};
 
 /// The schema extension that keeps a parameter out of the key; its value is the reason.
 pub const NOT_IN_KEY: &str = "x-not-in-key";
@@ -83,8 +83,8 @@ pub trait Operator: Send + Sync {
         Vec::new()
     }
 
-    /// The money and requests that `rows` (pending rows, perhaps not all of them) would cost, for the plan. Default:
-    /// it is free.
+    /// The money and requests that `rows` (pending rows, perhaps not all of them) would cost, for the plan; a
+    /// whole-table operator is asked with no rows, and looks at its inputs. Default: it is free.
     ///
     /// # Errors
     /// When an estimate needs something that is not there.
@@ -354,6 +354,24 @@ impl ConfigFiles {
             let problem = Problem::at(["with", parameter], format!("`{path}` does not read: {error}"));
             problem.help(format!("paths are relative to the spec; this one means {}", full.display()))
         })
+    }
+
+    /// The files that match any of the patterns that a parameter holds, as paths relative to the spec, sorted.
+    ///
+    /// # Errors
+    /// A problem at `with.<parameter>` when a pattern is not one, or no file matches.
+    pub fn matching(&self, parameter: &str, patterns: &[String]) -> Result<Vec<String>, Problem> {
+        let problem = |message: String| Problem::at(["with", parameter], message);
+        let paths = matching_paths(&self.folder, patterns).map_err(|error| problem(format!("{error:#}")))?;
+        if paths.is_empty() {
+            let problem = problem(format!("no file matches {}", patterns.join(", ")));
+            return Err(
+                problem.help(format!("paths are relative to the spec's folder {}", self.folder.display()))
+            );
+        }
+        let shown =
+            |path: &PathBuf| path.strip_prefix(&self.folder).unwrap_or(path).to_string_lossy().into_owned();
+        Ok(paths.iter().map(shown).collect())
     }
 
     /// Says which parsed part of a parameter's file decides the result.

@@ -24,4 +24,4 @@ mod tally;
 
 pub use cues::{Cues, Language};
 pub use labeller::{Evidence, FindingLabel, Labeller, State};
-pub use pack::{Finding, Mistake, Pack, PackError, Rules, Term, Uncertain};
+pub use pack::{Finding, Mapping, Mistake, NotMentioned, Pack, PackError, Rules, Term, Uncertain};
