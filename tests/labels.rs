@@ -162,6 +162,38 @@ fn only_the_named_part_is_measured() {
 }
 
 #[test]
+fn a_truth_of_scans_measures_the_labels_of_their_reconstructions() {
+    let sandbox = Sandbox::new();
+    sandbox.write("pack.yaml", PACK);
+    sandbox.write(
+        "reports.csv",
+        "id,text\nvalid_1_a_1,An effusion.\nvalid_1_a_2,An effusion.\nvalid_2_a_1,No effusion.\nvalid_3_a_1,An effusion.\n",
+    );
+    sandbox.write("truth.csv", "scan,effusion\nvalid_1_a,1\nvalid_2_a,1\nvalid_3_a,0\n");
+    let steps = "argent: 1
+name: p
+steps:
+  reports: { use: reports.table, with: { path: reports.csv, id: id, ids: ct-rate, text: text } }
+  rules: { use: label.rules, from: reports, with: { findings: pack.yaml } }
+  truth: { use: labels.table, with: { path: truth.csv, id: scan, ids: { pattern: \"(?<scan>.+)\" }, findings: pack.yaml, values: { \"1\": present, \"0\": absent } } }
+  agreement:
+    use: eval.agreement
+    from: { labels: rules, truth: truth }
+    match: { truth: scan }
+    with: { group: patient, bootstrap: { draws: 50 } }
+";
+    sandbox.write("p.yaml", steps);
+    sandbox.run(&["p.yaml"]);
+    let counts =
+        "select n, positives, round(sensitivity, 6), specificity from agreement where finding = 'effusion'";
+    assert_eq!(sandbox.sql(counts), ["4,3,0.666667,0.0"]);
+    sandbox.write("p.yaml", &steps.replace("match: { truth: scan }", "match: { truth: id }"));
+    let said = sandbox.argent(&["run", "p.yaml"]);
+    assert_eq!(said.code, 1);
+    assert!(said.err.contains("none of the 3 rows of `truth` has a match in `labels`"), "{}", said.err);
+}
+
+#[test]
 fn labelings_are_merged_and_each_label_says_where_it_came_from() {
     let merges = "  voted: { use: label.merge, from: { first: first, second: second, truth: truth }, with: { rule: vote } }
   complete: { use: label.merge, from: { first: first, second: second }, with: { rule: vote, missing: exclude } }

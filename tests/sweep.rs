@@ -236,3 +236,22 @@ fn a_text_in_both_parts_selects_nothing_and_mistakes_are_told() {
     let said = sandbox.argent(&["check", "p.yaml"]);
     assert!(said.err.contains("no file matches nothing/*.md"), "{}", said.err);
 }
+
+#[test]
+fn who_is_forgotten_leaves_a_sweep_with_labels_and_answers() {
+    let server = ChatServer::start();
+    let sandbox = sandbox(&server);
+    sandbox.run(&["p.yaml"]);
+    assert_eq!(sandbox.sql("select count(*) from sweep.calls where request like '%Large%'"), ["3"]);
+    sandbox.succeeds(&["forget", "--where", "id = 'd3'"]);
+    assert_eq!(sandbox.sql("select count(*) from sweep.calls where request like '%Large%'"), ["0"]);
+    assert_eq!(sandbox.sql("select count(*) from sweep.labels where id = 'd3'"), ["0"]);
+    assert_eq!(sandbox.sql("select count(*) from sweep.calls"), ["9"]);
+    server.take_reports();
+    sandbox.run(&["p.yaml"]);
+    assert!(
+        server.heard().is_empty(),
+        "the others' answers are still there, and nobody asks about the forgotten one"
+    );
+    assert_eq!(sandbox.sql("select distinct reports from sweep"), ["2"]);
+}

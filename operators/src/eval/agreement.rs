@@ -88,16 +88,18 @@ impl Default for Draws {
 }
 
 impl Draws {
-    /// The interval of a statistic of rows.
+    /// The interval of a statistic of rows; none where every draw gives the same, because that tells nothing of how
+    /// sure it is.
     pub(crate) fn interval(
         &self,
         clusters: &[u32],
         statistic: impl Fn(&[usize]) -> Option<f64> + Sync,
     ) -> Result<Option<Bootstrap>, StatsError> {
-        match self.interval {
-            IntervalKind::Percentile => cluster_bootstrap(clusters, self.draws, self.seed, LEVEL, statistic),
-            IntervalKind::Bca => cluster_bootstrap_bca(clusters, self.draws, self.seed, LEVEL, statistic),
-        }
+        let drawn = match self.interval {
+            IntervalKind::Percentile => cluster_bootstrap(clusters, self.draws, self.seed, LEVEL, statistic)?,
+            IntervalKind::Bca => cluster_bootstrap_bca(clusters, self.draws, self.seed, LEVEL, statistic)?,
+        };
+        Ok(drawn.filter(|drawn| drawn.interval.low < drawn.interval.high))
     }
 }
 

@@ -223,6 +223,44 @@ impl Joint {
     }
 }
 
+/// The rows of the findings whose ROC AUC is defined.
+struct Scored {
+    clusters: Vec<u32>,
+    /// Finding, truth, score.
+    rows: Vec<(usize, bool, f64)>,
+    findings: usize,
+}
+
+impl Scored {
+    fn new(cases: &Cases, scores: &[Score]) -> Scored {
+        let mut place = vec![None; scores.len()];
+        let mut findings = 0;
+        for (finding, _) in scores.iter().enumerate().filter(|(_, score)| score.numbers[0].is_some()) {
+            place[finding] = Some(findings);
+            findings += 1;
+        }
+        let scored = cases.rows.iter().filter_map(|case| {
+            let (target, _) = case.decided()?;
+            Some((case.cluster, (place[case.finding]?, target, case.label.score?)))
+        });
+        let (clusters, rows) = scored.unzip();
+        Scored { clusters, rows, findings }
+    }
+
+    /// The mean over the findings on which these rows define it.
+    fn macro_auc(&self, rows: &[usize]) -> Option<f64> {
+        let mut by_finding = vec![(Vec::new(), Vec::new()); self.findings];
+        for row in rows {
+            let (finding, target, score) = self.rows[*row];
+            by_finding[finding].0.push(target);
+            by_finding[finding].1.push(score);
+        }
+        let values: Vec<f64> =
+            by_finding.iter().filter_map(|(targets, scores)| roc_auc(targets, scores).ok()?).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    }
+}
+
 /// Averages over findings, with intervals over groups.
 pub(crate) fn summary(
     schema: SchemaRef,
@@ -241,9 +279,10 @@ pub(crate) fn summary(
         let defined = scores.iter().filter(|score| measure(&score.decisions).is_some()).count();
         lines.push(("macro", name, joint.macro_average(measure, &all), interval, defined));
     }
-    let aucs: Vec<f64> = scores.iter().filter_map(|score| score.numbers[0]).collect();
-    let auc = (!aucs.is_empty()).then(|| aucs.iter().sum::<f64>() / aucs.len() as f64);
-    lines.push(("macro", "auc", auc, None, aucs.len()));
+    let scored = Scored::new(cases, scores);
+    let all_scored: Vec<usize> = (0..scored.rows.len()).collect();
+    let interval = draws.interval(&scored.clusters, |rows| scored.macro_auc(rows))?;
+    lines.push(("macro", "auc", scored.macro_auc(&all_scored), interval, scored.findings));
     let interval = draws.interval(&joint.clusters, |rows| joint.micro_f1(rows))?;
     lines.push(("micro", "f1", joint.micro_f1(&all), interval, scores.len()));
     let columns: Vec<ArrayRef> = vec![
