@@ -287,14 +287,6 @@ const REVIEWED: &str = "  human: { use: review.import, from: { reports: reports 
   corrected: { use: label.merge, from: { human: human, rules: rules }, with: { rule: precedence, order: [human, rules] } }
 ";
 
-/// A side file of the step `review`.
-fn side_file(sandbox: &Sandbox, name: &str) -> String {
-    let digest = &sandbox.sql(&format!("select digest from review where path = '{name}'"))[0];
-    let (folder, file) = (&digest[..2], digest);
-    let at = [format!(".argent/cas/{folder}/{file}"), format!(".argent/cas/{folder}/{}", &file[2..])];
-    at.iter().find(|path| sandbox.path(path).is_file()).map(|path| sandbox.read(path)).unwrap()
-}
-
 #[test]
 fn what_people_say_of_a_text_outlives_ids_and_rules() {
     let sandbox = Sandbox::new();
@@ -305,20 +297,35 @@ fn what_people_say_of_a_text_outlives_ids_and_rules() {
     );
     sandbox.run(&["p.yaml"]);
     // Two reports of one text are one task; the uncertain one comes first, then one at random.
-    let tasks = "select rank, reason, uncertainty from review.tasks order by rank";
+    let tasks = "select rank, reason, uncertainty from review order by rank";
     let chosen = sandbox.sql(tasks);
     assert_eq!(chosen.len(), 2);
     assert_eq!(chosen[0], "1,uncertain,1.0");
     assert!(chosen[1].starts_with("2,sample,"), "{chosen:?}");
 
-    let exported: serde_json::Value = serde_json::from_str(&side_file(&sandbox, "tasks.json")).unwrap();
-    assert_eq!(exported.as_array().unwrap().len(), 2);
+    let words = ["sql", "select task from review order by rank", "--format", "json", "--phi"];
+    let lines = sandbox.succeeds(&words).out;
+    let task = |line: &str| {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        serde_json::from_str::<serde_json::Value>(row["task"].as_str().unwrap()).unwrap()
+    };
+    let exported: Vec<serde_json::Value> = lines.lines().map(task).collect();
     assert_eq!(exported[0]["data"]["text"], "text\nPossible effusion.");
     expect![[r#"[{"from_name":"effusion","to_name":"text","type":"choices","value":{"choices":["uncertain"]}},{"from_name":"nodule","to_name":"text","type":"choices","value":{"choices":["not_mentioned"]}}]"#]]
     .assert_eq(&exported[0]["predictions"][0]["result"].to_string());
     assert_eq!(exported[0]["predictions"][0]["score"], 0.0);
-    let config = side_file(&sandbox, "config.xml");
-    assert!(config.contains("<Choices name=\"effusion\" toName=\"text\" choice=\"single\">"), "{config}");
+    let config = sandbox.sql("select config like '%<Choices name=\"effusion\" toName=\"text\" choice=\"single\">%' from review.config");
+    assert_eq!(config, ["true"]);
+    expect![[r#"
+        a,effusion,uncertain,uncertain,
+        a,nodule,not_mentioned,uncertain,"#]]
+    .assert_eq(
+        &sandbox
+            .sql(
+                "select id, finding, state, reason, review from review.cells where rank = 1 order by finding",
+            )
+            .join("\n"),
+    );
 
     // What Label Studio exports: the task with an annotation, and one that was skipped.
     let mut done = exported[0].clone();
@@ -357,4 +364,17 @@ fn what_people_say_of_a_text_outlives_ids_and_rules() {
         file 2 line 4,unmatched
         file 2 line 5,state"#]]
     .assert_eq(&sandbox.sql("select id, kind from human.errors order by id, kind").join("\n"));
+}
+
+#[test]
+fn who_is_forgotten_is_in_no_task() {
+    let sandbox = Sandbox::new();
+    sandbox.write("pack.yaml", PACK).write("p.yaml", REVIEW);
+    sandbox.write("reports.csv", "id,text\nmueller,Possible effusion.\nother,Maybe an effusion.\n");
+    sandbox.run(&["p.yaml"]);
+    assert_eq!(sandbox.sql("select id from review order by id"), ["mueller", "other"]);
+    let said = sandbox.succeeds(&["forget", "--where", "id = 'mueller'"]);
+    assert!(!said.out.contains("still name them") && !said.err.contains("still name them"), "{said:?}");
+    assert_eq!(sandbox.sql("select id from review"), ["other"]);
+    assert_eq!(sandbox.sql("select distinct id from review.cells"), ["other"]);
 }

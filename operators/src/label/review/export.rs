@@ -18,9 +18,10 @@ use crate::findings;
 use crate::label::STATES;
 use crate::label::rules::{section_texts, sections};
 
-/// Chooses reports for review and writes them, the most uncertain first, as side files: `tasks.json` with the labels
-/// as predictions and `config.xml` for Label Studio, and `review.csv` with a row per report and finding and an empty
-/// column `review`. Reports of one text are one task. `review.import` reads what comes back.
+/// Chooses reports for review, the most uncertain first: a row per report with a Label Studio task (`task`, in JSON,
+/// the labels as predictions), in output `.cells` a row per report and finding with an empty column `review` for a
+/// spreadsheet, and in `.config` the labelling interface for Label Studio. Reports of one text are one task.
+/// `review.import` reads what comes back. Tasks are rows and no files, so that a patient can be forgotten.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReviewExport {
@@ -138,15 +139,29 @@ impl Operator for ReviewExport {
         let has = |name: &&str| inputs.port("labels").schema.field_with_name(name).is_ok();
         let labels =
             ["id", "finding", "state"].into_iter().chain(["score", "evidence"].into_iter().filter(has));
-        let files = column::schema([column::text("path"), column::file("digest"), column::whole("bytes")]);
         let tasks = column::schema([
             column::id("id"),
             column::whole("rank"),
             column::text("reason"),
             column::number("uncertainty"),
+            column::phi("task"),
         ]);
-        let mut signature = Signature::new(files, &["path"])
-            .output("tasks", tasks, &["id"])
+        let cells = column::schema([
+            column::id("id"),
+            column::whole("rank"),
+            column::text("finding"),
+            column::text("state"),
+            column::text("other"),
+            column::number("score"),
+            column::phi("evidence"),
+            column::text("reason"),
+            column::text("review"),
+            column::phi("text"),
+        ]);
+        let config = column::schema([column::text("program"), column::text("config")]);
+        let mut signature = Signature::new(tasks, &["id"])
+            .output("cells", cells, &["id", "finding"])
+            .output("config", config, &["program"])
             .reads("labels", labels.collect::<Vec<_>>())
             .reads("reports", ["id".to_owned()].into_iter().chain(sections));
         if inputs.ports.contains_key("other") {
@@ -158,27 +173,23 @@ impl Operator for ReviewExport {
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let tasks = self.tasks(io)?;
         let chosen = self.chosen(&tasks);
-        let all: Vec<Value> = chosen.iter().map(|chosen| self.task(chosen, io.has_input("other"))).collect();
-        let files = [
-            ("config.xml", self.config().into_bytes()),
-            ("review.csv", self.csv(&chosen)?),
-            ("tasks.json", serde_json::to_vec_pretty(&all)?),
-        ];
-        let digests: Vec<String> =
-            files.iter().map(|(_, bytes)| Ok(io.keep(bytes)?.to_string())).collect::<anyhow::Result<_>>()?;
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from_iter_values(files.iter().map(|(name, _)| name))),
-            Arc::new(StringArray::from(digests)),
-            Arc::new(Int64Array::from_iter_values(files.iter().map(|(_, bytes)| bytes.len() as i64))),
-        ];
-        io.emit("", RecordBatch::try_new(io.schema("")?, columns)?)?;
+        let has_other = io.has_input("other");
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from_iter_values(chosen.iter().map(|c| &c.task.id))),
             Arc::new(Int64Array::from_iter_values(1..=chosen.len() as i64)),
             Arc::new(StringArray::from_iter_values(chosen.iter().map(|c| c.reasons.join(" ")))),
             Arc::new(Float64Array::from_iter_values(chosen.iter().map(|c| c.uncertainty))),
+            Arc::new(StringArray::from_iter_values(
+                chosen.iter().map(|c| self.task(c, has_other).to_string()),
+            )),
         ];
-        io.emit("tasks", RecordBatch::try_new(io.schema("tasks")?, columns)?)
+        io.emit("", RecordBatch::try_new(io.schema("")?, columns)?)?;
+        io.emit("cells", self.cells(io, &chosen)?)?;
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(vec!["label studio"])),
+            Arc::new(StringArray::from(vec![self.config()])),
+        ];
+        io.emit("config", RecordBatch::try_new(io.schema("config")?, columns)?)
     }
 }
 
@@ -316,29 +327,29 @@ impl ReviewExport {
         xml + "</View>\n"
     }
 
-    fn csv(&self, chosen: &[Chosen]) -> anyhow::Result<Vec<u8>> {
-        let mut rows = csv::Writer::from_writer(Vec::new());
-        rows.write_record([
-            "id", "finding", "state", "other", "score", "evidence", "reason", "review", "text",
-        ])?;
-        for Chosen { task, reasons, .. } in chosen {
-            for (id, _) in &self.pack {
-                let Some(label) = task.labels.get(id) else { continue };
-                let score = label.score.map(|score| score.to_string()).unwrap_or_default();
-                rows.write_record([
-                    task.id.as_str(),
-                    id,
-                    &label.state,
-                    label.other.as_deref().unwrap_or(""),
-                    &score,
-                    label.evidence.as_deref().unwrap_or(""),
-                    &reasons.join(" "),
-                    "",
-                    &task.text,
-                ])?;
-            }
+    /// A row per chosen report and finding.
+    fn cells(&self, io: &Io, chosen: &[Chosen]) -> anyhow::Result<RecordBatch> {
+        let mut cells: Vec<(usize, &Chosen, &str, &Label)> = Vec::new();
+        for (place, chosen) in chosen.iter().enumerate() {
+            let known = self.pack.iter().filter_map(|(id, _)| Some((id, chosen.task.labels.get(id)?)));
+            cells.extend(known.map(|(finding, label)| (place + 1, chosen, finding.as_str(), label)));
         }
-        rows.into_inner().map_err(|error| anyhow::anyhow!("the CSV text is not complete: {error}"))
+        let text = |f: &dyn Fn(&(usize, &Chosen, &str, &Label)) -> Option<String>| {
+            Arc::new(cells.iter().map(f).collect::<StringArray>()) as ArrayRef
+        };
+        let columns: Vec<ArrayRef> = vec![
+            text(&|(_, chosen, ..)| Some(chosen.task.id.clone())),
+            Arc::new(Int64Array::from_iter_values(cells.iter().map(|(rank, ..)| *rank as i64))),
+            text(&|(_, _, finding, _)| Some((*finding).to_owned())),
+            text(&|(.., label)| Some(label.state.clone())),
+            text(&|(.., label)| label.other.clone()),
+            Arc::new(cells.iter().map(|(.., label)| label.score).collect::<Float64Array>()),
+            text(&|(.., label)| label.evidence.clone()),
+            text(&|(_, chosen, ..)| Some(chosen.reasons.join(" "))),
+            text(&|_| None),
+            text(&|(_, chosen, ..)| Some(chosen.task.text.clone())),
+        ];
+        Ok(RecordBatch::try_new(io.schema("cells")?, columns)?)
     }
 }
 
