@@ -378,3 +378,61 @@ fn who_is_forgotten_is_in_no_task() {
     assert_eq!(sandbox.sql("select id from review"), ["other"]);
     assert_eq!(sandbox.sql("select distinct id from review.cells"), ["other"]);
 }
+
+/// The mappings that are published for RAD-ChestCT, and the findings that each of them makes.
+#[test]
+fn the_shipped_mappings_make_the_published_sets() {
+    let root = crate::sandbox::root().join("pipelines/findings");
+    let text = std::fs::read_to_string(root.join("rad-chestct-16.yaml")).unwrap();
+    let pack: serde_json::Value = serde_yaml::from_str(&text).unwrap();
+    let set: Vec<&str> =
+        pack["findings"].as_array().unwrap().iter().map(|f| f["id"].as_str().unwrap()).collect();
+    assert_eq!(set.len(), 16);
+    let ct_rate = std::fs::read_to_string(root.join("ct-rate-18.yaml")).unwrap();
+    let ct_rate: serde_json::Value = serde_yaml::from_str(&ct_rate).unwrap();
+    let sandbox = Sandbox::new();
+    sandbox.write("rad.yaml", &text);
+    for (name, count) in [("ct-rate-18", 16), ("standard", 16), ("hlip", 15), ("extended", 18)] {
+        let mut sources: Vec<String> = match name {
+            "ct-rate-18" => ct_rate["findings"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|f| f["id"].as_str().unwrap().to_owned())
+                .collect(),
+            // What RAD-ChestCT has and nothing is made from is dropped.
+            _ => vec!["cyst".to_owned()],
+        };
+        for made_from in pack["maps"][name]["from"].as_object().unwrap().values() {
+            sources.extend(made_from.as_array().unwrap().iter().map(|s| s.as_str().unwrap().to_owned()));
+        }
+        sources.sort();
+        sources.dedup();
+        let rows: String = sources
+            .iter()
+            .map(|s| format!("{s},{},-\n", f64::from(u8::from(s.contains("calcification")))))
+            .collect();
+        sandbox.write("scores.csv", &format!("finding,score,note\n{rows}"));
+        sandbox.write("p.yaml", &format!("argent: 1
+name: p
+steps:
+  cells: {{ use: reports.table, with: {{ path: scores.csv, id: finding, text: note, keep: [score] }} }}
+  scores: {{ use: sql, from: {{ cells: cells }}, with: {{ keys: [id, finding], query: \"select 'x' as id, id as finding, cast(score as double) as score from cells\" }} }}
+  rad: {{ use: label.map, from: scores, with: {{ findings: rad.yaml, mapping: {name} }} }}
+"));
+        sandbox.run(&["p.yaml"]);
+        let made = sandbox.sql("select finding from rad order by finding");
+        assert_eq!(made.len(), count, "{name}: {made:?}");
+        if count == 16 {
+            let mut expected = set.clone();
+            expected.sort_unstable();
+            assert_eq!(made, expected, "{name}");
+        }
+        if name != "extended" {
+            assert_eq!(
+                sandbox.sql("select score from rad where finding = 'arterial_wall_calcification'"),
+                ["1.0"]
+            );
+        }
+    }
+}

@@ -179,10 +179,12 @@ impl LabelMap {
     }
 }
 
-/// The id columns of the labels, `id` first.
+/// The id columns of the labels, `id` first. A column that is mapped is none, whatever it was upstream.
 fn ids(inputs: &Inputs) -> Vec<String> {
-    let names = column::names_with_role(&inputs.port("labels").schema, "id");
-    std::iter::once("id".to_owned()).chain(names.into_iter().filter(|name| name != "id")).collect()
+    let names = column::names_with_role(&inputs.port("labels").schema, "id").into_iter();
+    let others =
+        names.filter(|name| !["id", "finding", "state", "score", "evidence"].contains(&name.as_str()));
+    std::iter::once("id".to_owned()).chain(others).collect()
 }
 
 /// The columns that are mapped: the state with its score and evidence, or the score of predictions.

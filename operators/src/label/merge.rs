@@ -248,13 +248,16 @@ impl Operator for LabelMerge {
     }
 }
 
-/// The id columns that all labelings have, `id` first.
+/// The id columns that all labelings have, `id` first. A column that the merge makes is none, whatever it was upstream.
 fn common_ids(inputs: &Inputs) -> Vec<String> {
     let of = |port: &str| column::names_with_role(&inputs.port(port).schema, "id");
     let mut ports = inputs.ports.keys();
     let first = ports.next().map(|port| of(port)).unwrap_or_default();
     let rest: Vec<Vec<String>> = ports.map(|port| of(port)).collect();
-    let common = first.into_iter().filter(|name| name != "id" && rest.iter().all(|ids| ids.contains(name)));
+    let own = ["id", "finding", "state", "source", "votes", "labelings"];
+    let common = first
+        .into_iter()
+        .filter(|name| !own.contains(&name.as_str()) && rest.iter().all(|ids| ids.contains(name)));
     std::iter::once("id".to_owned()).chain(common).collect()
 }
 

@@ -329,12 +329,12 @@ impl ReviewExport {
 
     /// A row per chosen report and finding.
     fn cells(&self, io: &Io, chosen: &[Chosen]) -> anyhow::Result<RecordBatch> {
-        let mut cells: Vec<(usize, &Chosen, &str, &Label)> = Vec::new();
+        let mut cells: Vec<Cell> = Vec::new();
         for (place, chosen) in chosen.iter().enumerate() {
             let known = self.pack.iter().filter_map(|(id, _)| Some((id, chosen.task.labels.get(id)?)));
             cells.extend(known.map(|(finding, label)| (place + 1, chosen, finding.as_str(), label)));
         }
-        let text = |f: &dyn Fn(&(usize, &Chosen, &str, &Label)) -> Option<String>| {
+        let text = |f: &dyn Fn(&Cell) -> Option<String>| {
             Arc::new(cells.iter().map(f).collect::<StringArray>()) as ArrayRef
         };
         let columns: Vec<ArrayRef> = vec![
@@ -352,6 +352,9 @@ impl ReviewExport {
         Ok(RecordBatch::try_new(io.schema("cells")?, columns)?)
     }
 }
+
+/// A label of a chosen report: the report's rank, the report, the finding and the label.
+type Cell<'a> = (usize, &'a Chosen<'a>, &'a str, &'a Label);
 
 /// A report's place in a random order.
 fn drawn(seed: u64, text: &str) -> [u8; 32] {
