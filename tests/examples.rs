@@ -8,7 +8,7 @@ use expect_test::{Expect, expect};
 use crate::sandbox::{Sandbox, has_python, root};
 
 /// Examples that need a server to run; they are checked.
-const NEEDS_A_SERVER: [&str; 1] = ["label.llm"];
+const NEEDS_A_SERVER: [&str; 2] = ["label.llm", "prompt.sweep"];
 
 #[test]
 fn every_operator_has_an_example_and_every_example_its_operator() {

@@ -252,6 +252,8 @@ fn sandbox(server: &ChatServer) -> Sandbox {
     sandbox.write("scores.csv", &scores());
     sandbox.write("amended.csv", AMENDED).write("letter.txt", LETTER);
     sandbox.write("reports.ndjson", RESOURCES).write("reports.hl7", MESSAGES);
+    sandbox.write("short.md", "Report:\n{{ report.impression }}");
+    sandbox.write("reviewed.json", REVIEWED).write("reviewed.csv", REVIEWED_TABLE);
     sandbox
 }
 
@@ -283,7 +285,22 @@ steps:
     from: reports
     with: { findings: pack.yaml, prompt: prompt.md, endpoint: { base_url: "@URL", model: m }, mode: per_finding }
   targets: { use: label.policy, from: rules, with: { uncertain: pack, findings: pack.yaml } }
-  soft: { use: label.policy, from: rules, with: { uncertain: 0.25, not_mentioned: mask } }
+  soft: { use: label.policy, from: rules, with: { uncertain: 0.25, not_mentioned: mask, per_finding: { nodule: { uncertain: one } } } }
+  voted: { use: label.merge, from: { wide: wide, rules: rules, asked: asked_at_once }, with: { rule: vote } }
+  corrected: { use: label.merge, from: { wide: wide, rules: rules }, with: { rule: precedence, order: [wide, rules] } }
+  mapped: { use: label.map, from: rules, with: { map: { any: { any_of: [effusion, nodule] } } } }
+  mapped_by_pack: { use: label.map, from: rules, with: { findings: pack.yaml, mapping: swapped } }
+  agreement:
+    use: eval.agreement
+    from: { labels: rules, truth: wide, other: asked_at_once }
+    with: { findings: pack.yaml, group: id, bootstrap: { draws: 50, interval: bca } }
+  review: { use: review.export, from: { labels: rules, reports: reports, other: asked_at_once }, with: { findings: pack.yaml, choose: { sample: 1 } } }
+  reviewed: { use: review.import, from: { reports: reports }, with: { path: [reviewed.json, reviewed.csv], findings: pack.yaml } }
+  sweep_parts: { use: split.groups, from: reports, with: { by: id, parts: { dev: 0.5, test: 0.5 }, fixed: { dev: "id in ('r1', 'r2')", test: "id = 'r3'" } } }
+  sweep:
+    use: prompt.sweep
+    from: { reports: reports, truth: wide, split: sweep_parts }
+    with: { prompts: "*.md", findings: pack.yaml, endpoint: { base_url: "@URL", model: m }, bootstrap: { draws: 50 } }
   counts:
     use: sql
     from: { rules: rules }
@@ -335,6 +352,7 @@ cues: { negation_before: [free of] }
 findings:
   - { id: effusion, name: Pleural effusion, definition: Fluid., synonyms: [effusion], rules: { absent: [lungs are clear] }, uncertain: present }
   - { id: nodule, name: Lung nodule, definition: A nodule., synonyms: [nodule], rules: { any: [round opacit(y|ies)] }, uncertain: absent }
+maps: { swapped: { from: { effusion: [nodule] }, drop: [effusion] } }
 ";
 
 const PROMPT: &str = "{% for f in findings %}{{ f.id }} is {{ f.name }}: {{ f.definition }}
@@ -372,6 +390,13 @@ r1,chest,1,0
 r2,chest,0,0
 r3,chest,?,1
 r3,student,0,0
+";
+
+const REVIEWED: &str = r#"[{ "id": 1, "data": { "text": "findings The lungs are clear." }, "annotations": [{ "was_cancelled": false, "result": [
+  { "from_name": "effusion", "to_name": "text", "type": "choices", "value": { "choices": ["absent"] } }] }] }]"#;
+
+const REVIEWED_TABLE: &str = "text,finding,review
+findings Free of effusion. The nodule is unchanged.,nodule,present
 ";
 
 const LONG: &str = "id\tfinding\tvalue

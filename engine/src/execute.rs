@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use argent_cache::lock::Lock;
 use argent_cache::{Digest, Manifest, Stats, Store, TableRecord};
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
 
 use crate::decide::{Decider, Decision, Result, Work};
 use crate::engine::{End, main_rows};
@@ -165,7 +167,7 @@ impl<'a> Decider<'a> {
         let mut stats = io.stats.clone();
         stats.seconds = started.elapsed().as_secs_f64();
         let complete = pending == 0 && io.stopped.is_none() && !(io.cancelled() && work.rows.is_none());
-        if !complete && work.rows.is_none() {
+        if !complete && work.rows.is_none() && io.stopped.is_none() {
             return Err(Interrupted(CUT_OFF).into());
         }
         let manifest = Manifest {
@@ -265,11 +267,17 @@ impl<'a> Decider<'a> {
         })
     }
 
-    /// What the pending rows would cost; none for an operator without prices.
+    /// What the pending rows, or the whole tables, would cost; none for an operator without prices.
     pub(crate) fn price(&self, node: &Node, work: &Work) -> anyhow::Result<Option<Price>> {
-        let Some(rows) = &work.rows else { return Ok(None) };
+        // What sends no requests costs nothing, and its tables need not be read for that.
+        if work.rows.is_none() && node.operator.endpoints().is_empty() {
+            return Ok(None);
+        }
         let terms = Terms { slot: &Slot::default(), max_usd: self.engine.options.max_usd, lost: None };
         let io = self.window(node, work, &terms)?;
+        let Some(rows) = &work.rows else {
+            return node.operator.price(&RecordBatch::new_empty(Arc::new(Schema::empty())), &io);
+        };
         if rows.pending() == 0 {
             return node.operator.price(&rows.nothing()?, &io);
         }

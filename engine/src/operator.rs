@@ -19,7 +19,7 @@ use crate::column;
 use crate::diagnostic::{Diagnostic, Sources};
 use crate::io::Io;
 use crate::spec::text;
-use crate::table::Rows;
+use crate::table::{Rows, matching_paths};
 use crate::yaml;
 
 /// The schema extension that keeps a parameter out of the key; its value is the reason.
@@ -93,8 +93,8 @@ pub trait Operator: Send + Sync {
         Vec::new()
     }
 
-    /// The money and requests that `rows` (pending rows, perhaps not all of them) would cost, for the plan. Default:
-    /// it is free.
+    /// The money and requests that `rows` (pending rows, perhaps not all of them) would cost, for the plan; a
+    /// whole-table operator is asked with no rows, and looks at its inputs. Default: it is free.
     ///
     /// # Errors
     /// When an estimate needs something that is not there.
@@ -507,6 +507,24 @@ impl ConfigFiles {
             problem.help(format!("paths are relative to the spec; this one means {}", full.display()))
         })?;
         Ok(ConfigFile { parameter: parameter.to_owned(), path: full, text: Arc::from(text) })
+    }
+
+    /// The files that match any of the patterns that a parameter holds, as paths relative to the spec, sorted.
+    ///
+    /// # Errors
+    /// A problem at `with.<parameter>` when a pattern is not one, or no file matches.
+    pub fn matching(&self, parameter: &str, patterns: &[String]) -> Result<Vec<String>, Problem> {
+        let problem = |message: String| Problem::at(["with", parameter], message);
+        let paths = matching_paths(&self.folder, patterns).map_err(|error| problem(format!("{error:#}")))?;
+        if paths.is_empty() {
+            let problem = problem(format!("no file matches {}", patterns.join(", ")));
+            return Err(
+                problem.help(format!("paths are relative to the spec's folder {}", self.folder.display()))
+            );
+        }
+        let shown =
+            |path: &PathBuf| path.strip_prefix(&self.folder).unwrap_or(path).to_string_lossy().into_owned();
+        Ok(paths.iter().map(shown).collect())
     }
 
     /// Says which parsed part of a parameter's file decides the result.

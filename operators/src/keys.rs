@@ -65,18 +65,21 @@ cues.skip[]: label.rules
 cues.skip_sections[]: label.rules
 cues.uncertain_after[]: label.rules
 cues.uncertain_before[]: label.rules
-findings[].definition: label.llm
-findings[].id: label.llm label.policy label.rules labels.table
-findings[].name: label.llm labels.table
+findings[].definition: label.llm prompt.sweep
+findings[].id: eval.agreement label.llm label.policy label.rules labels.table prompt.sweep review.export review.import
+findings[].name: label.llm labels.table prompt.sweep review.export
+findings[].not_mentioned: eval.agreement label.policy prompt.sweep
 findings[].rules.absent[]: label.rules
 findings[].rules.any[]: label.rules
 findings[].rules.except[]: label.rules
 findings[].rules.with[].context: label.rules
 findings[].rules.with[].term: label.rules
 findings[].rules.without[]: label.rules
-findings[].synonyms[]: label.llm label.rules
-findings[].uncertain: label.policy
+findings[].synonyms[]: label.llm label.rules prompt.sweep
+findings[].uncertain: eval.agreement label.policy prompt.sweep
 language: label.rules
+maps.other.drop[]: label.map
+maps.other.from.effusion[]: label.map
 name:
 ";
 
@@ -114,6 +117,9 @@ fn a_prompt_and_a_query_enter_the_key_by_what_they_say() {
     write(&folder, "prompt.md", "Label this report: {{ report.text }}");
     assert_eq!(changed(&before, &file_parts(&folder)), ["label.llm"]);
     write(&folder, "prompt.md", PROMPT);
+    write(&folder, "swept.md", "Label this report: {{ report.text }}");
+    assert_eq!(changed(&before, &file_parts(&folder)), ["prompt.sweep"]);
+    write(&folder, "swept.md", PROMPT);
     if cfg!(feature = "sql") {
         write(&folder, "p.yaml", &spec_text().replace("'present'", "'absent'"));
         assert_eq!(changed(&before, &file_parts(&folder)), ["sql"]);
@@ -195,7 +201,9 @@ fn pack() -> Value {
             "synonyms": ["effusion"],
             "rules": rules,
             "uncertain": "present",
+            "not_mentioned": "mask",
         }],
+        "maps": { "other": { "from": { "effusion": ["fluid"] }, "drop": ["mass"] } },
     })
 }
 
@@ -215,6 +223,12 @@ steps:
   llm: { use: label.llm, from: reports, with: { findings: pack.yaml, prompt: prompt.md, endpoint: { base_url: \"http://127.0.0.1:1/v1\", model: m } } }
   policy: { use: label.policy, from: rules, with: { findings: pack.yaml } }
   program: { use: command, from: rules, with: { run: \"sh count.sh {in} {out}\", inputs: [count.sh], outputs: { main: { columns: { n: whole } } } } }
+  mapped: { use: label.map, from: rules, with: { findings: pack.yaml, mapping: other } }
+  agreement: { use: eval.agreement, from: { labels: rules, truth: truth }, with: { findings: pack.yaml } }
+  review: { use: review.export, from: { labels: rules, reports: reports }, with: { findings: pack.yaml } }
+  reviewed: { use: review.import, from: { reports: reports }, with: { path: reviewed.csv, findings: pack.yaml } }
+  split: { use: split.groups, from: reports, with: { by: id, parts: { dev: 0.5, test: 0.5 } } }
+  sweep: { use: prompt.sweep, from: { reports: reports, truth: truth, split: split }, with: { prompts: swept.md, findings: pack.yaml, endpoint: { base_url: \"http://127.0.0.1:1/v1\", model: m } } }
 ";
     if cfg!(feature = "sql") { format!("{steps}{query}") } else { steps.to_owned() }
 }
@@ -226,6 +240,8 @@ fn folder() -> TempDir {
     write(&folder, "pack.yaml", &pack().to_string());
     write(&folder, "prompt.md", PROMPT);
     write(&folder, "reports.csv", "id,text\nr1,A small effusion.\n");
+    write(&folder, "swept.md", PROMPT);
+    write(&folder, "reviewed.csv", "text,finding,review\n");
     write(&folder, "labels.csv", "id,effusion\nr1,1\n");
     write(&folder, "count.sh", "checking runs no program");
     write(&folder, "v.nii", "checking reads no volume");
@@ -287,7 +303,7 @@ fn texts_in(value: &Value, pointer: &str, name: &str) -> Vec<(String, String)> {
 fn another_text(part: &str, text: &str) -> Value {
     match part {
         "language" => json!("de"),
-        "findings[].uncertain" => json!("absent"),
+        "findings[].uncertain" | "findings[].not_mentioned" => json!("absent"),
         _ => json!(format!("{text}x")),
     }
 }

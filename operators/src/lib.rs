@@ -13,6 +13,7 @@ pub mod label;
 pub mod one_or_many;
 pub mod predicate;
 pub mod predict;
+pub mod prompt;
 pub mod records;
 pub mod reports;
 pub mod split;
@@ -38,7 +39,11 @@ pub fn registry() -> Registry {
         Entry::new::<label::table::LabelsTable>("labels.table", 1, Kind::Table).quick(),
         Entry::new::<label::rules::LabelRules>("label.rules", 1, Kind::Row("reports")).quick().remembered(),
         Entry::new::<label::llm::LabelLlm>("label.llm", 1, Kind::Row("reports")),
-        Entry::new::<label::policy::LabelPolicy>("label.policy", 1, Kind::Row("labels")).quick(),
+        Entry::new::<label::merge::LabelMerge>("label.merge", 1, Kind::Table).quick(),
+        Entry::new::<label::map::LabelMap>("label.map", 1, Kind::Table).quick(),
+        Entry::new::<label::review::export::ReviewExport>("review.export", 1, Kind::Table).quick(),
+        Entry::new::<label::review::import::ReviewImport>("review.import", 1, Kind::Table).quick(),
+        Entry::new::<label::policy::LabelPolicy>("label.policy", 2, Kind::Row("labels")).quick(),
         Entry::new::<volumes::scan::VolumesScan>("volumes.scan", 1, volumes::scan::KIND),
         Entry::new::<volumes::resample::VolumesResample>("volumes.resample", 1, volumes::resample::KIND),
         Entry::new::<split::groups::SplitGroups>("split.groups", 1, Kind::Table).quick(),
@@ -46,6 +51,8 @@ pub fn registry() -> Registry {
         Entry::new::<predict::Predict>("predict", 1, predict::KIND),
         Entry::new::<embed::images::EmbedImages>("embed.images", 1, embed::images::KIND),
         Entry::new::<eval::classification::EvalClassification>("eval.classification", 1, Kind::Table).quick(),
+        Entry::new::<eval::agreement::EvalAgreement>("eval.agreement", 1, Kind::Table).quick(),
+        Entry::new::<prompt::sweep::PromptSweep>("prompt.sweep", 1, Kind::Table),
     ];
     entries.push(Entry::new::<command::Command>("command", 1, Kind::Table));
     #[cfg(feature = "sql")]

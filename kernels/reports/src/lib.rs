@@ -26,6 +26,6 @@ mod text;
 
 pub use cues::{Cues, Language};
 pub use labeller::{Evidence, FindingLabel, Labeller, State};
-pub use pack::{Finding, Mistake, Pack, PackError, Rules, Term, Uncertain};
+pub use pack::{Finding, Mapping, Mistake, NotMentioned, Pack, PackError, Rules, Term, Uncertain};
 pub use sections::{Section, Splitter};
 pub use text::normalised;

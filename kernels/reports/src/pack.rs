@@ -2,6 +2,7 @@
 
 use crate::cues::{Cues, Language};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// A set of findings with their definitions and rules, as it is written in a pack file.
@@ -20,6 +21,9 @@ pub struct Pack {
     pub cues: Cues,
     /// The findings, in the order of the labels.
     pub findings: Vec<Finding>,
+    /// By name: how labels of another set become labels of this one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub maps: BTreeMap<String, Mapping>,
 }
 
 /// One finding of a pack.
@@ -45,6 +49,9 @@ pub struct Finding {
     /// What an uncertain mention is worth as a target. The labeller reports `uncertain` in any case.
     #[serde(default)]
     pub uncertain: Uncertain,
+    /// What a report that does not mention the finding is worth as a target.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub not_mentioned: NotMentioned,
 }
 
 /// Patterns of one finding.
@@ -94,6 +101,32 @@ pub enum Uncertain {
     /// An uncertain finding is left out of training and scoring.
     #[default]
     Mask,
+}
+
+/// Value of silence when labels become targets; see [`Finding::not_mentioned`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotMentioned {
+    /// A report lists what is there: silence means that the finding is absent.
+    #[default]
+    Absent,
+    /// Silence says nothing: the finding is left out of training and scoring.
+    Mask,
+}
+
+/// Findings made from the findings of another label set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mapping {
+    /// By finding of this set: the findings of the other set, any of which makes it.
+    pub from: BTreeMap<String, Vec<String>>,
+    /// Findings of the other set that are left out; `*` is all that nothing is made from. Others keep their ids.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drop: Vec<String>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// A pack that no labeller can be built from, with every mistake in it.

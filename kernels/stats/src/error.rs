@@ -36,6 +36,18 @@ pub enum StatsError {
         /// Number of trials.
         trials: u64,
     },
+    /// A table of two labellers does not have as many columns as rows.
+    NotSquare {
+        /// Number of rows.
+        rows: usize,
+        /// Number of columns of the first row that differs.
+        columns: usize,
+    },
+    /// A row of counts differs from the others in its number of labellers or of categories, or has one labeller.
+    UnevenRow {
+        /// Index of the first such row.
+        row: usize,
+    },
     /// A bootstrap was asked for no draws.
     NoDraws,
     /// A bootstrapped statistic was NaN or infinite instead of undefined (`None`).
@@ -70,6 +82,16 @@ impl fmt::Display for StatsError {
                 write!(
                     f,
                     "{successes} successes in {trials} trials, expected at most as many successes as trials"
+                )
+            }
+            Self::NotSquare { rows, columns } => {
+                write!(f, "a table of {rows} rows and {columns} columns, expected as many columns as rows")
+            }
+            Self::UnevenRow { row } => {
+                write!(
+                    f,
+                    "row {row} has another number of labellers or categories than the first, or one labeller; \
+                     expected the same of every row, and two labellers at least"
                 )
             }
             Self::NoDraws => f.write_str("0 bootstrap draws, expected at least 1; 2000 are usual"),

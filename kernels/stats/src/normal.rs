@@ -37,6 +37,12 @@ pub fn normal_two_sided_p(z: f64) -> f64 {
     complementary_error_function(z.abs() / SQRT_2)
 }
 
+/// The probability that a standard normal variable lies below `z`.
+pub(crate) fn normal_below(z: f64) -> f64 {
+    let tail = normal_two_sided_p(z) / 2.0;
+    if z < 0.0 { tail } else { 1.0 - tail }
+}
+
 /// erfc(x) for x >= 0. The series has positive terms only and the fraction converges fast where it is used, so
 /// neither loses digits; they meet at 2, where 1 - erf still keeps 13 of them.
 fn complementary_error_function(x: f64) -> f64 {

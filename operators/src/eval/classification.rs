@@ -336,7 +336,7 @@ impl EvalClassification {
             accuracy: of(Confusion::accuracy),
             mcc: of(Confusion::mcc),
             truth: self.truth.clone(),
-            cohort_digest: cohort_digest(rows),
+            cohort_digest: cohort_digest(rows.iter().map(|r| r.id.as_str())),
         })
     }
 
@@ -605,8 +605,8 @@ fn clusters<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Vec<u32> {
 }
 
 /// A digest of who was measured: equal digests mean the same rows, so that two tables may be compared.
-fn cohort_digest(rows: &[Row]) -> String {
-    let mut ids: Vec<&str> = rows.iter().map(|r| r.id.as_str()).collect();
+pub(crate) fn cohort_digest<'a>(ids: impl IntoIterator<Item = &'a str>) -> String {
+    let mut ids: Vec<&str> = ids.into_iter().collect();
     ids.sort_unstable();
     let mut hasher = blake3::Hasher::new_derive_key("argent eval cohort 1");
     for id in ids {

@@ -1,3 +1,4 @@
 //! Operators that measure.
 
+pub mod agreement;
 pub mod classification;

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use crate::findings;
 use crate::label::rules::{section_texts, sections, sections_of};
 use crate::label::{STATES, label_fields};
-use batch::Batch;
+use batch::{Batch, OnRow};
 use question::estimate;
 use tries::{ANSWERS, Outcome, kept, next_try};
 
@@ -74,7 +74,7 @@ pub struct LabelLlm {
     #[schemars(extend("x-not-in-key" = "where is not what"))]
     pub egress: EgressParameter,
     #[serde(skip)]
-    loaded: Option<Loaded>,
+    pub(crate) loaded: Option<Loaded>,
 }
 
 /// The server and the model.
@@ -158,17 +158,17 @@ pub enum EgressParameter {
     Allow,
 }
 
-fn concurrency() -> usize {
+pub(crate) fn concurrency() -> usize {
     16
 }
 
 /// The configuration files, read.
 #[derive(Debug)]
-struct Loaded {
+pub(crate) struct Loaded {
     /// What a prompt sees of each finding.
-    findings: Vec<Value>,
-    ids: Vec<String>,
-    prompt: ConfigFile,
+    pub(crate) findings: Vec<Value>,
+    pub(crate) ids: Vec<String>,
+    pub(crate) prompt: ConfigFile,
 }
 
 impl Operator for LabelLlm {
@@ -212,21 +212,17 @@ impl Operator for LabelLlm {
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
-        let answers = io.memo(ANSWERS)?;
         let rows = io.rows().clone();
-        let texts = self.section_texts(&rows)?;
-        let mut batch = Batch::new(self, io, answers);
-        for row in 0..rows.num_rows() {
-            match self.questions(batch.io, &sections_of(&texts, row)) {
-                Ok(questions) => batch.add(row, questions),
-                Err(error) => batch.io.refuse(row, RowError::lasting("prompt", format!("{error:#}")))?,
+        self.ask(io, &rows, &mut |io, row, labels| match labels {
+            Ok(labels) => {
+                let batch = label_batch(&io.schema("")?, &labels)?;
+                io.answer(&[row], &[labels.len()], &batch)
             }
-        }
-        batch.ask()
+            Err(error) => io.refuse(row, error),
+        })
     }
 
     fn finish(&self, main: &Rows, io: &mut Io) -> anyhow::Result<()> {
-        let answers = io.memo(ANSWERS)?;
         let mut calls: BTreeSet<Digest> = BTreeSet::new();
         for labels in main.chunks(&["call"]) {
             let labels = labels?;
@@ -238,14 +234,7 @@ impl Operator for LabelLlm {
         }
         let calls: Vec<Digest> = calls.into_iter().collect();
         for calls in calls.chunks(CALLS_AT_ONCE) {
-            let mut answered = Vec::new();
-            for call in calls {
-                let kept = kept(&answers, call)?.context("an answer is gone from the memo")?;
-                if let Outcome::Answered(answer) = kept.outcome {
-                    answered.push((call.to_string(), kept.request, answer));
-                }
-            }
-            io.emit("calls", self.calls(io, &answered)?)?;
+            io.emit("calls", self.call_rows(io, calls)?)?;
         }
         Ok(())
     }
@@ -255,8 +244,7 @@ impl Operator for LabelLlm {
     }
 
     fn failed_rows(&self, schema: &SchemaRef) -> anyhow::Result<Option<RecordBatch>> {
-        let labels: Vec<(String, &str, Option<String>)> =
-            self.loaded().ids.iter().map(|id| (id.clone(), STATES[4], None)).collect();
+        let labels: RowLabels = self.loaded().ids.iter().map(|id| (id.clone(), STATES[4], None)).collect();
         Ok(Some(label_batch(schema, &labels)?))
     }
 
@@ -304,7 +292,59 @@ impl PriceParameters {
     }
 }
 
+/// The labels of one report: finding, state, and the call that answered.
+pub(crate) type RowLabels = Vec<(String, &'static str, Option<String>)>;
+
 impl LabelLlm {
+    /// Asks about reports what has not been answered yet, and hands over the labels of each report, or why it has none,
+    /// as it becomes complete. A report that is not handed over was not asked: a budget or the user stopped the step.
+    pub(crate) fn ask(
+        &self,
+        io: &mut Io,
+        reports: &RecordBatch,
+        on_row: &mut OnRow<'_>,
+    ) -> anyhow::Result<()> {
+        let answers = io.memo(ANSWERS)?;
+        let texts = self.section_texts(reports)?;
+        let mut on_row =
+            |io: &mut Io, row: usize, labels: Result<RowLabels, RowError>| on_row(io, row, labels);
+        let mut batch = Batch::new(self, io, answers, &mut on_row);
+        for row in 0..reports.num_rows() {
+            match self.questions(batch.io, &sections_of(&texts, row)) {
+                Ok(questions) => batch.add(row, questions),
+                Err(error) => batch.refuse(row, RowError::lasting("prompt", format!("{error:#}")))?,
+            }
+        }
+        batch.ask()
+    }
+
+    /// The rows of the table of calls for these calls, which must be answered.
+    pub(crate) fn call_rows(&self, io: &Io, calls: &[Digest]) -> anyhow::Result<RecordBatch> {
+        let answers = io.memo(ANSWERS)?;
+        let mut answered = Vec::new();
+        for call in calls {
+            let kept = kept(&answers, call)?.context("an answer is gone from the memo")?;
+            if let Outcome::Answered(answer) = kept.outcome {
+                answered.push((call.to_string(), kept.request, answer));
+            }
+        }
+        self.calls(io, &answered)
+    }
+
+    /// The tokens that asking these reports takes, input and longest answer together, by estimate: a function of the
+    /// texts alone.
+    pub(crate) fn estimated_tokens(&self, io: &Io, reports: &RecordBatch) -> anyhow::Result<u64> {
+        let texts = self.section_texts(reports)?;
+        let mut asked: HashMap<Digest, u64> = HashMap::new();
+        for row in 0..reports.num_rows() {
+            for question in self.questions(io, &sections_of(&texts, row)).unwrap_or_default() {
+                let (tokens_in, tokens_out) = estimate(&question);
+                asked.insert(question.key, tokens_in + tokens_out);
+            }
+        }
+        Ok(asked.values().sum())
+    }
+
     fn loaded(&self) -> &Loaded {
         self.loaded.as_ref().expect("the engine loads configuration files before anything else")
     }
@@ -389,7 +429,7 @@ impl LabelLlm {
     }
 }
 
-fn calls_schema() -> SchemaRef {
+pub(crate) fn calls_schema() -> SchemaRef {
     column::schema([
         column::text("call"),
         column::text("model"),
@@ -403,9 +443,11 @@ fn calls_schema() -> SchemaRef {
     ])
 }
 
-/// What a prompt sees of each finding; nothing of its rules.
 /// The prompt, if it is a template.
-fn parsed(prompt: ConfigFile) -> Result<ConfigFile, Problem> {
+///
+/// # Errors
+/// A problem at the place in the file where it is none.
+pub(crate) fn parsed(prompt: ConfigFile) -> Result<ConfigFile, Problem> {
     let read = minijinja::Environment::new().template_from_str(&prompt.text).map(drop);
     match read {
         Ok(()) => Ok(prompt),
@@ -419,13 +461,17 @@ fn parsed(prompt: ConfigFile) -> Result<ConfigFile, Problem> {
     }
 }
 
-fn prompt_part(pack: &Pack) -> Vec<Value> {
+/// What a prompt sees of each finding; nothing of its rules.
+pub(crate) fn prompt_part(pack: &Pack) -> Vec<Value> {
     let part = |f: &argent_reports::Finding| json!({ "id": f.id, "name": f.name, "definition": f.definition, "synonyms": f.synonyms });
     pack.findings.iter().map(part).collect()
 }
 
 /// Labels of one report as output rows.
-fn label_batch(schema: &SchemaRef, labels: &[(String, &str, Option<String>)]) -> anyhow::Result<RecordBatch> {
+fn label_batch(
+    schema: &SchemaRef,
+    labels: &[(String, &'static str, Option<String>)],
+) -> anyhow::Result<RecordBatch> {
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(labels.iter().map(|l| &l.0))),
         Arc::new(StringArray::from_iter_values(labels.iter().map(|l| l.1))),

@@ -1,9 +1,13 @@
 //! Operators that make, read and shape labels: long tables with one row per subject and finding.
 
 pub mod llm;
+pub mod map;
+pub mod merge;
 pub mod policy;
+pub mod review;
 pub mod rules;
 pub mod table;
+pub mod targets;
 
 use arrow::datatypes::Field;
 

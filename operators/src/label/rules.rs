@@ -108,12 +108,11 @@ impl Operator for LabelRules {
 /// The part of a pack that decides rule labels: everything but the words for people.
 fn rules_part(pack: &Pack) -> anyhow::Result<serde_json::Value> {
     let mut part = serde_json::to_value(pack)?;
-    part.as_object_mut()
-        .context("a pack is a mapping")?
-        .retain(|key, _| key != "name" && key != "description");
+    part.as_object_mut().context("a pack is a mapping")?.retain(|key, _| key != "name" && key != "maps");
     for finding in part["findings"].as_array_mut().context("a pack has findings")? {
         let finding = finding.as_object_mut().context("a finding is a mapping")?;
-        finding.retain(|key, _| !["name", "definition", "uncertain"].contains(&key.as_str()));
+        finding
+            .retain(|key, _| !["name", "definition", "uncertain", "not_mentioned"].contains(&key.as_str()));
     }
     Ok(part)
 }

@@ -16,13 +16,17 @@ use argent_llm::{
 use super::purse::Purse;
 use super::question::{ASKED, Question, estimate};
 use super::tries::{Kept, Outcome, labels, last_try, next_try, row_error, try_key};
-use super::{EgressParameter, LabelLlm, label_batch};
+use super::{EgressParameter, LabelLlm, RowLabels};
 use crate::label::STATES;
+
+/// What is done with the labels of a row, or with the reason why it has none.
+pub(crate) type OnRow<'a> = dyn FnMut(&mut Io, usize, Result<RowLabels, RowError>) -> anyhow::Result<()> + 'a;
 
 /// The rows of one run that wait for answers.
 pub(super) struct Batch<'a, 'b> {
     operator: &'a LabelLlm,
     pub(super) io: &'a mut Io<'b>,
+    on_row: &'a mut OnRow<'a>,
     answers: Memo,
     /// By row: its questions.
     rows: BTreeMap<usize, Vec<Question>>,
@@ -47,9 +51,19 @@ struct ToSend {
 }
 
 impl<'a, 'b> Batch<'a, 'b> {
-    pub(super) fn new(operator: &'a LabelLlm, io: &'a mut Io<'b>, answers: Memo) -> Batch<'a, 'b> {
+    pub(super) fn new(
+        operator: &'a LabelLlm,
+        io: &'a mut Io<'b>,
+        answers: Memo,
+        on_row: &'a mut OnRow<'a>,
+    ) -> Batch<'a, 'b> {
         let (rows, waiting, open, failed) = (BTreeMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
-        Batch { operator, io, answers, rows, waiting, open, failed, stopping: false }
+        Batch { operator, io, on_row, answers, rows, waiting, open, failed, stopping: false }
+    }
+
+    /// Says that a row has no questions, and why.
+    pub(super) fn refuse(&mut self, row: usize, error: RowError) -> anyhow::Result<()> {
+        (self.on_row)(self.io, row, Err(error))
     }
 
     pub(super) fn add(&mut self, row: usize, questions: Vec<Question>) {
@@ -242,13 +256,7 @@ impl<'a, 'b> Batch<'a, 'b> {
             }
         }
         self.rows.remove(&row);
-        match error {
-            Some(error) => self.io.refuse(row, error),
-            None => {
-                let batch = label_batch(&self.io.schema("")?, &all)?;
-                self.io.answer(&[row], &[all.len()], &batch)
-            }
-        }
+        (self.on_row)(self.io, row, error.map_or(Ok(all), Err))
     }
 
     /// Adds what came of a request to the costs; tells its dollars where they are known.

@@ -1,0 +1,3 @@
+//! Operators on prompts.
+
+pub mod sweep;
