@@ -61,7 +61,7 @@ fn the_page_at_the_terminal_tells_what_a_step_reads_and_makes() {
               retryable  true or false          Whether the next run tries again by itself."#]].assert_eq(part("makes\n"));
     expect_test::expect![[r#"
         what enters the key
-          - The operator `label.policy` and its revision, 1.
+          - The operator `label.policy` and its revision, 2.
           - Its parameters, defaults filled in, but for those that say why not.
           - What `findings` says, as far as it decides the result.
           - Of `labels`, row by row: the values of `finding`, `state`."#]]
