@@ -21,7 +21,7 @@ pub(crate) fn plan(arguments: &Arguments, plan: &PlanArguments) -> anyhow::Resul
     let runtime = runtime()?;
     let _entered = runtime.enter();
     let cancelled = interruption()?;
-    let progress = Progress::Quiet;
+    let progress = Progress::quiet();
     let engine = Engine {
         pipeline: &pipeline,
         store: &store,

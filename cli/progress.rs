@@ -10,7 +10,16 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use crate::table::{count, seconds};
 
 /// Draws events.
-pub(crate) enum Progress {
+pub(crate) struct Progress {
+    way: Way,
+    /// How many characters the names of steps take.
+    width: usize,
+}
+
+/// Names take at least so many characters, and longer ones at most so many.
+const WIDTH: std::ops::RangeInclusive<usize> = 20..=48;
+
+enum Way {
     /// Bars while a step works, a line when it ends.
     Terminal(MultiProgress, Mutex<HashMap<String, ProgressBar>>),
     /// A line when a step ends.
@@ -22,27 +31,34 @@ pub(crate) enum Progress {
 }
 
 impl Progress {
-    /// The way that suits the program's output.
-    pub(crate) fn new(json: bool) -> Progress {
-        match (json, std::io::stderr().is_terminal()) {
-            (true, _) => Progress::Json,
-            (false, true) => Progress::Terminal(MultiProgress::new(), Mutex::default()),
-            (false, false) => Progress::Lines,
-        }
+    /// The way that suits the program's output, for steps of these names.
+    pub(crate) fn new<'s>(json: bool, steps: impl Iterator<Item = &'s str>) -> Progress {
+        let way = match (json, std::io::stderr().is_terminal()) {
+            (true, _) => Way::Json,
+            (false, true) => Way::Terminal(MultiProgress::new(), Mutex::default()),
+            (false, false) => Way::Lines,
+        };
+        let longest = steps.map(|step| step.chars().count()).max().unwrap_or(0);
+        Progress { way, width: longest.clamp(*WIDTH.start(), *WIDTH.end()) }
+    }
+
+    /// No drawing.
+    pub(crate) fn quiet() -> Progress {
+        Progress { way: Way::Quiet, width: *WIDTH.start() }
     }
 
     /// Draws one event.
     pub(crate) fn show(&self, event: &Event) {
-        match self {
-            Progress::Quiet => {}
-            Progress::Json => json(event),
-            Progress::Lines => {
-                if let Some(line) = line(event) {
+        match &self.way {
+            Way::Quiet => {}
+            Way::Json => json(event),
+            Way::Lines => {
+                if let Some(line) = line(event, self.width) {
                     eprintln!("{line}");
                 }
             }
-            Progress::Terminal(all, bars) => {
-                terminal(all, &mut bars.lock().expect("no drawing panics"), event)
+            Way::Terminal(all, bars) => {
+                terminal(all, &mut bars.lock().expect("no drawing panics"), event, self.width)
             }
         }
     }
@@ -82,11 +98,11 @@ fn json(event: &Event) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-fn terminal(all: &MultiProgress, bars: &mut HashMap<String, ProgressBar>, event: &Event) {
+fn terminal(all: &MultiProgress, bars: &mut HashMap<String, ProgressBar>, event: &Event, width: usize) {
     match event {
         Event::Running { step, rows, .. } => {
             let bar = all.add(ProgressBar::new(rows.unwrap_or(0)));
-            bar.set_style(if rows.is_some() { counted() } else { uncounted() });
+            bar.set_style(if rows.is_some() { counted(width) } else { uncounted(width) });
             bar.set_prefix(step.clone());
             bar.tick();
             bars.insert(step.clone(), bar);
@@ -94,7 +110,7 @@ fn terminal(all: &MultiProgress, bars: &mut HashMap<String, ProgressBar>, event:
         Event::Progress { step, done, total, note } => {
             if let Some(bar) = bars.get(step) {
                 if bar.length() == Some(0) {
-                    bar.set_style(counted());
+                    bar.set_style(counted(width));
                 }
                 bar.set_length(*total);
                 bar.set_position(*done);
@@ -111,27 +127,28 @@ fn terminal(all: &MultiProgress, bars: &mut HashMap<String, ProgressBar>, event:
         }
         _ => {}
     }
-    if let Some(line) = line(event) {
+    if let Some(line) = line(event, width) {
         // Above the bars of the steps that still work; a closed terminal ends the talk, not the work.
         let _ = all.println(line);
     }
 }
 
 /// How a step is drawn that tells how far it is.
-fn counted() -> ProgressStyle {
-    let style = ProgressStyle::with_template("{prefix:20} {bar:24} {pos}/{len} {elapsed} {msg}");
-    style.expect("the template is fixed")
+fn counted(width: usize) -> ProgressStyle {
+    let template = format!("{{prefix:{width}}} {{bar:24}} {{pos}}/{{len}} {{elapsed}} {{msg}}");
+    ProgressStyle::with_template(&template).expect("the template is fixed")
 }
 
 /// How a step is drawn that has not told yet how much there is to do.
-fn uncounted() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix:20} {spinner} {elapsed} {msg}").expect("the template is fixed")
+fn uncounted(width: usize) -> ProgressStyle {
+    let template = format!("{{prefix:{width}}} {{spinner}} {{elapsed}} {{msg}}");
+    ProgressStyle::with_template(&template).expect("the template is fixed")
 }
 
-/// One event as a line; none for those that only move a bar.
-fn line(event: &Event) -> Option<String> {
+/// One event as a line, the step's name `width` characters wide; none for those that only move a bar.
+fn line(event: &Event, width: usize) -> Option<String> {
     let said = |step: &str, word: &str, rest: String| {
-        Some(format!("{step:20} {word:9} {rest}").trim_end().to_owned())
+        Some(format!("{step:width$} {word:9} {rest}").trim_end().to_owned())
     };
     match event {
         Event::Started { .. } | Event::Running { .. } | Event::Progress { .. } => None,

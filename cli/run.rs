@@ -21,7 +21,8 @@ pub(crate) fn run(arguments: &Arguments, run: &RunArguments) -> anyhow::Result<E
     let runtime = runtime()?;
     let _entered = runtime.enter();
     let cancelled = interruption()?;
-    let progress = Progress::new(run.work.json);
+    let steps = pipeline.nodes.iter().filter(|node| node.contract.is_none());
+    let progress = Progress::new(run.work.json, steps.map(|node| node.name.as_str()));
     if !run.work.json {
         eprintln!("store {}", store_root(arguments, Some(&run.spec.spec))?.display());
     }

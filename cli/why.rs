@@ -28,7 +28,7 @@ pub(crate) fn why(arguments: &Arguments, why: &WhyArguments) -> anyhow::Result<E
     let runtime = runtime()?;
     let _entered = runtime.enter();
     let cancelled = interruption()?;
-    let progress = Progress::Quiet;
+    let progress = Progress::quiet();
     let events = |event| progress.show(&event);
     let engine = Engine {
         pipeline: &pipeline,
