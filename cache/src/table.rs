@@ -42,7 +42,7 @@ pub struct ColumnRecord {
     pub name: String,
     /// Its Arrow type, as Arrow prints it.
     pub data_type: String,
-    /// The digest of its cells in key order, from [`column_digest`].
+    /// The digest of its cells in key order, from [`column_digest`](crate::keys::column_digest).
     pub digest: Digest,
 }
 
