@@ -39,16 +39,18 @@ def main():
         project = pathlib.Path(folder)
         (project / "p.yaml").write_text(PIPELINE)
         (project / "pack.yaml").write_text(PACK)
-        write_reports(project, arguments.rows, changed=0)
+        write_reports(project, arguments, changed=0)
         print(f"first run of {arguments.rows} rows", file=sys.stderr, flush=True)
         first = [run(arguments.argent, project, made=arguments.rows)]
+        size_mib = (project / "reports.csv").stat().st_size / 2**20
         nothing, one = [], []
         for number in range(1, arguments.runs + 1):
             nothing.append(run(arguments.argent, project, made=0))
-            write_reports(project, arguments.rows, changed=number)
+            write_reports(project, arguments, changed=number)
             one.append(run(arguments.argent, project, made=1))
     version = subprocess.run([arguments.argent, "--version"], check=True, capture_output=True, text=True).stdout.strip()
     print(f"{datetime.date.today()}, {os.cpu_count()} cores, {platform.machine()}; {version}; ", end="")
+    print(f"a file of {size_mib:.0f} MiB; ", end="")
     print(f"median of {arguments.runs} runs; load {os.getloadavg()[0]:.1f} at the end")
     print(f"\n    {shlex.join(['python3', *sys.argv])}\n")
     print(f"| {arguments.rows} rows | seconds | CPU seconds | peak memory, MiB |")
@@ -62,20 +64,24 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--argent", required=True, type=pathlib.Path, help="the argent program, a release build")
     parser.add_argument("--rows", default=1_000_000, type=int)
+    parser.add_argument("--filler", default=0, type=int, help="bytes of further text in each report")
     parser.add_argument("--runs", default=3, type=int, help="runs with nothing to do, and with one row changed")
     arguments = parser.parse_args()
     arguments.argent = arguments.argent.resolve()
     return arguments
 
 
-def write_reports(project, rows, changed):
+def write_reports(project, arguments, changed):
     """Reports that all differ; the one in the middle says which change it has come to."""
+    rows = arguments.rows
+    words = "The remainder of the examination is as described before and needs no further comment. "
+    filler = " " + (words * (arguments.filler // len(words) + 1))[: arguments.filler].strip() if arguments.filler else ""
     with open(project / "reports.csv", "w") as file:
         file.write("id,text\n")
         for number in range(rows):
             sentence = SENTENCES[number % len(SENTENCES)].format(n=number)
             change = f" Change {changed}." if number == rows // 2 else ""
-            file.write(f"r{number:08},Case {number}. {sentence}{change}\n")
+            file.write(f"r{number:08},Case {number}. {sentence}{change}{filler}\n")
 
 
 def run(argent, project, made):

@@ -55,6 +55,8 @@ impl Store {
     /// Errors are those of [`Store::table_writer`] and [`TableWriter::finish`].
     pub fn put_table(&self, batch: &RecordBatch, keys: &[String]) -> Result<TableRecord> {
         let mut writer = self.table_writer(batch.schema_ref(), keys)?;
+        // The caller holds all of it, so that nothing is saved by putting it aside.
+        writer.hold_all();
         writer.write(batch.clone())?;
         writer.finish()
     }

@@ -11,7 +11,7 @@ use arrow::row::{OwnedRow, Row, RowConverter, Rows, SortField};
 use tempfile::NamedTempFile;
 
 use super::order::columns_at;
-use super::parquet_file::{Batches, ParquetFile, write_parquet};
+use super::parquet_file::{Batches, ParquetFile, write_passing};
 use crate::store::Store;
 
 /// Rows are read of each run, and given out, in batches of about this many bytes.
@@ -33,7 +33,7 @@ impl Run {
         let step = rows_of(GROUP_BYTES, row_bytes);
         let starts = (0..sorted.num_rows()).step_by(step);
         let groups = starts.map(|start| Ok(sorted.slice(start, step.min(sorted.num_rows() - start))));
-        write_parquet(&mut file, sorted.schema(), groups).context("rows that wait to be sorted")?;
+        write_passing(&mut file, sorted.schema(), groups).context("rows that wait to be sorted")?;
         Ok(Run { file })
     }
 

@@ -72,7 +72,25 @@ pub(crate) fn write_parquet(
     schema: SchemaRef,
     batches: impl IntoIterator<Item = Result<RecordBatch>>,
 ) -> Result<()> {
-    let mut writer = ArrowWriter::try_new(sink, schema, Some(writer_properties()))?;
+    write(sink, schema, batches, Compression::ZSTD(ZstdLevel::default()))
+}
+
+/// Writes as [`write_parquet`] does a file that is read once and soon: quickly, and not as small as can be.
+pub(crate) fn write_passing(
+    sink: impl Write + Send,
+    schema: SchemaRef,
+    batches: impl IntoIterator<Item = Result<RecordBatch>>,
+) -> Result<()> {
+    write(sink, schema, batches, Compression::SNAPPY)
+}
+
+fn write(
+    sink: impl Write + Send,
+    schema: SchemaRef,
+    batches: impl IntoIterator<Item = Result<RecordBatch>>,
+    compression: Compression,
+) -> Result<()> {
+    let mut writer = ArrowWriter::try_new(sink, schema, Some(writer_properties(compression)))?;
     for batch in batches {
         writer.write(&batch?)?;
         writer.flush()?;
@@ -195,9 +213,6 @@ impl Iterator for Batches {
 }
 
 /// Fixed, so that equal tables are equal bytes under every version of the Parquet library that encodes alike.
-fn writer_properties() -> WriterProperties {
-    WriterProperties::builder()
-        .set_created_by("argent".to_owned())
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .build()
+fn writer_properties(compression: Compression) -> WriterProperties {
+    WriterProperties::builder().set_created_by("argent".to_owned()).set_compression(compression).build()
 }

@@ -81,6 +81,11 @@ impl TableWriter {
         if self.held_bytes > self.most_held_bytes { self.put_aside() } else { Ok(()) }
     }
 
+    /// Puts nothing aside, however much there is.
+    pub(super) fn hold_all(&mut self) {
+        self.most_held_bytes = u64::MAX;
+    }
+
     /// How many rows have been added.
     pub fn rows(&self) -> u64 {
         self.rows

@@ -1,5 +1,6 @@
 //! Reports on their way in, from wherever: one row per id, the latest version of it, and nothing contradicted.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::hash_map::Entry;
 
@@ -110,7 +111,7 @@ impl Gate {
     /// # Errors
     /// When the rows do not have the columns of the table.
     pub(crate) fn offer(&mut self, io: &mut Io, draft: &Draft) -> anyhow::Result<()> {
-        let texts: Vec<Option<String>> = draft
+        let texts: Vec<Option<Cow<str>>> = draft
             .texts
             .iter()
             .map(|(_, text)| text.map(normalised).filter(|text| !text.is_empty()))

@@ -1,5 +1,7 @@
 //! Which sections a table of reports has, and how a report's text comes into them.
 
+use std::borrow::Cow;
+
 use argent_engine::column;
 use argent_reports::{Section, Splitter};
 use arrow::datatypes::Field;
@@ -51,6 +53,9 @@ pub(crate) struct Layout<'p> {
     empty: &'p [String],
 }
 
+/// By section, in the order of the columns: its text; none where nothing was written.
+pub(crate) type Texts<'p, 'c> = Vec<(&'p str, Option<Cow<'c, str>>)>;
+
 impl<'p> Layout<'p> {
     /// Sections that come one by one, under these names. `empty`: texts that mean "nothing was written".
     pub(crate) fn as_named(names: impl IntoIterator<Item = &'p str>, empty: &'p [String]) -> Layout<'p> {
@@ -70,9 +75,9 @@ impl<'p> Layout<'p> {
     }
 
     /// By section its text, in the order of the columns: of texts that come one by one, or of one whole report.
-    pub(crate) fn texts(&self, cells: &[Option<&str>]) -> Vec<(&'p str, Option<String>)> {
+    pub(crate) fn texts<'c>(&self, cells: &[Option<&'c str>]) -> Texts<'p, 'c> {
         let Some(splitter) = &self.splitter else {
-            let written = cells.iter().map(|cell| self.written(*cell).map(str::to_owned));
+            let written = cells.iter().map(|cell| self.written(*cell).map(Cow::Borrowed));
             return self.names.iter().copied().zip(written).collect();
         };
         let whole = cells.first().and_then(|cell| self.written(*cell)).unwrap_or_default();
@@ -80,7 +85,7 @@ impl<'p> Layout<'p> {
         let mut text_of = |name: &str| {
             let place = found.iter().position(|(section, _)| section.name() == name)?;
             let text = found.swap_remove(place).1;
-            self.written(Some(&text)).is_some().then_some(text)
+            self.written(Some(&text)).is_some().then_some(Cow::Owned(text))
         };
         self.names.iter().map(|name| (*name, text_of(name))).collect()
     }
@@ -104,15 +109,20 @@ pub(crate) fn with_conclusion<'p>(
     layout: &Layout<'p>,
     text: Option<&str>,
     conclusion: Option<&str>,
-) -> Vec<(&'p str, Option<String>)> {
+) -> Texts<'p, 'static> {
+    let owned = |texts: Texts<'p, '_>| -> Texts<'p, 'static> {
+        let owned =
+            texts.into_iter().map(|(name, text)| (name, text.map(|text| Cow::Owned(text.into_owned()))));
+        owned.collect()
+    };
     if !layout.is_split() {
         let whole: Vec<&str> = text.into_iter().chain(conclusion).collect();
-        return layout.texts(&[Some(&whole.join("\n\n"))]);
+        return owned(layout.texts(&[Some(&whole.join("\n\n"))]));
     }
-    let mut texts = layout.texts(&[text]);
+    let mut texts = owned(layout.texts(&[text]));
     for (section, text) in &mut texts {
         if *section == Section::Impression.name() && text.is_none() {
-            *text = conclusion.map(str::to_owned);
+            *text = conclusion.map(|text| Cow::Owned(text.to_owned()));
         }
     }
     texts
