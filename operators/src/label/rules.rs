@@ -1,6 +1,7 @@
 //! `label.rules`: labels from reports by the rules of a finding pack.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
 use argent_engine::operator::ConfigFiles;
@@ -29,7 +30,7 @@ pub struct LabelRules {
     pack: Option<PackFile>,
     /// Compiled when it is first needed: a run with nothing to do needs it not.
     #[serde(skip)]
-    labeller: OnceLock<Labeller>,
+    labeller: OnceLock<Arc<Labeller>>,
 }
 
 /// How many reports are labelled, and remembered, at a time.
@@ -48,9 +49,24 @@ impl LabelRules {
         if let Some(labeller) = self.labeller.get() {
             return Ok(labeller);
         }
-        let labeller = Labeller::new(self.pack())?;
+        let labeller = compiled(self.pack())?;
         Ok(self.labeller.get_or_init(|| labeller))
     }
+}
+
+/// The labeller of a pack. Steps that read the same pack share one: compiling its patterns takes longer than
+/// everything else that is checked of a step.
+fn compiled(pack: &Pack) -> anyhow::Result<Arc<Labeller>> {
+    static KNOWN: Mutex<BTreeMap<String, Arc<Labeller>>> = Mutex::new(BTreeMap::new());
+    let text = serde_json::to_string(pack)?;
+    // A thread that panicked here has left the map as it was.
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(labeller) = known.get(&text) {
+        return Ok(Arc::clone(labeller));
+    }
+    let labeller = Arc::new(Labeller::new(pack)?);
+    known.insert(text, Arc::clone(&labeller));
+    Ok(labeller)
 }
 
 impl Operator for LabelRules {
