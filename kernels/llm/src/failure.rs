@@ -56,6 +56,8 @@ pub enum FailureKind {
     ContentFilter,
     /// The answer reached the most tokens allowed.
     Truncated,
+    /// The server read a part of the prompt only, and answered all the same.
+    TruncatedInput,
     /// The answer has no text.
     Empty,
     /// The prompt is longer than the model can read.
