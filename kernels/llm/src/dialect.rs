@@ -249,10 +249,12 @@ mod tests {
             instructions: "what does it say?".into(),
             options: Options::Choice(vec![("present".into(), "it is there".into())]),
         };
-        let predicate =
-            Question { name: "nodule".into(), instructions: "it is there".into(), options: Options::Predicate };
-        let request =
-            request(Dialect::OpenaiDecisions, AnswerForm::Decisions(vec![choice, predicate]));
+        let predicate = Question {
+            name: "nodule".into(),
+            instructions: "it is there".into(),
+            options: Options::Predicate,
+        };
+        let request = request(Dialect::OpenaiDecisions, AnswerForm::Decisions(vec![choice, predicate]));
         let expected = json!({
             "model": "m",
             "input": "label\n\nreport",
@@ -309,18 +311,14 @@ mod tests {
     #[test]
     fn no_dialect_takes_half_an_answer_for_one() {
         let kind = |dialect: Dialect, raw: Value| dialect.read(raw).unwrap_err().kind;
-        let message = |reason: &str| {
-            json!({ "stop_reason": reason, "content": [{ "type": "text", "text": "{" }], "usage": {} })
-        };
+        let message = |reason: &str| json!({ "stop_reason": reason, "content": [{ "type": "text", "text": "{" }], "usage": {} });
         let anthropic = Dialect::AnthropicMessages;
         assert_eq!(kind(anthropic, message("max_tokens")), FailureKind::Truncated);
         assert_eq!(kind(anthropic, message("refusal")), FailureKind::Refusal);
         assert_eq!(kind(anthropic, message("model_context_window_exceeded")), FailureKind::ContextLength);
         assert_eq!(kind(anthropic, json!({ "content": [], "stop_reason": "end_turn" })), FailureKind::Empty);
         assert_eq!(kind(anthropic, json!({ "choices": [] })), FailureKind::Malformed);
-        let chat = |reason: &str, done: bool| {
-            json!({ "done": done, "done_reason": reason, "message": { "content": "{" } })
-        };
+        let chat = |reason: &str, done: bool| json!({ "done": done, "done_reason": reason, "message": { "content": "{" } });
         assert_eq!(kind(Dialect::OllamaChat, chat("length", true)), FailureKind::Truncated);
         assert_eq!(kind(Dialect::OllamaChat, chat("load", true)), FailureKind::ServerError);
         assert_eq!(kind(Dialect::OllamaChat, chat("stop", false)), FailureKind::Malformed);

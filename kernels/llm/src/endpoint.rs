@@ -182,7 +182,8 @@ mod tests {
 
     #[test]
     fn a_key_is_not_shown() {
-        let endpoint = Endpoint { api_key: Some(ApiKey::new("hunter2")), ..endpoint(Dialect::OpenaiChat, "") };
+        let endpoint =
+            Endpoint { api_key: Some(ApiKey::new("hunter2")), ..endpoint(Dialect::OpenaiChat, "") };
         assert!(!format!("{endpoint:?}").contains("hunter2"));
     }
 }

@@ -129,11 +129,7 @@ fn stated(value: &Value, asked: &Asked<'_>) -> Option<Label> {
     };
     let plain = state.trim().to_lowercase().replace([' ', '-'], "_");
     let state = asked.states.iter().find(|known| **known == plain)?;
-    Some(Label {
-        state: (*state).to_owned(),
-        evidence: evidence.map(str::to_owned),
-        probabilities: None,
-    })
+    Some(Label { state: (*state).to_owned(), evidence: evidence.map(str::to_owned), probabilities: None })
 }
 
 /// The label that a decision gives, if it does.

@@ -89,7 +89,7 @@ impl Role {
 
 /// How tokens are chosen. What is `None` is not sent, and the server's default holds (1.0 for the temperature of
 /// most servers; some models accept no temperature at all).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Decoding {
     /// Sampling temperature; 0 takes the likeliest token.
     pub temperature: Option<f64>,
@@ -133,6 +133,27 @@ impl Request {
         canonical.insert("messages".into(), self.messages_json());
         canonical.insert("sample".into(), json!(self.sample));
         Value::Object(canonical)
+    }
+
+    /// The request that a [canonical](Request::canonical) value is of; none where it is of none.
+    pub fn of_canonical(canonical: &Value) -> Option<Request> {
+        let part = |name: &str| canonical.get(name).cloned();
+        fn read<T: serde::de::DeserializeOwned>(value: Option<Value>) -> Option<T> {
+            serde_json::from_value(value?).ok()
+        }
+        let (answer, decoding) = match part("questions") {
+            Some(questions) => (AnswerForm::Decisions(read(Some(questions))?), Decoding::default()),
+            None => (AnswerForm::Json(part("schema")?), read(part("decoding"))?),
+        };
+        Some(Request {
+            dialect: read(part("dialect"))?,
+            model: read(part("model"))?,
+            identity: read(part("identity"))?,
+            messages: read(part("messages"))?,
+            answer,
+            decoding,
+            sample: read(part("sample"))?,
+        })
     }
 
     /// The JSON Schema of the answer, where it is JSON.
@@ -202,6 +223,21 @@ mod tests {
         }
         let again = Request { sample: 1, ..request() };
         assert_ne!(again.canonical(), request().canonical());
+    }
+
+    #[test]
+    fn a_request_is_read_back_from_its_canonical_value() {
+        assert_eq!(Request::of_canonical(&request().canonical()), Some(request()));
+        let options = Options::Choice(vec![("present".into(), "it is there".into())]);
+        let question = Question { name: "nodule".into(), instructions: "?".into(), options };
+        let decisions = Request {
+            dialect: Dialect::OpenaiDecisions,
+            answer: AnswerForm::Decisions(vec![question]),
+            decoding: Decoding::default(),
+            ..request()
+        };
+        assert_eq!(Request::of_canonical(&decisions.canonical()), Some(decisions));
+        assert_eq!(Request::of_canonical(&json!({ "model": "m" })), None);
     }
 
     /// Answers that are paid for are found by this value: it must not change.

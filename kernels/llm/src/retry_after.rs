@@ -30,10 +30,7 @@ pub(crate) fn exhausted(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Durat
     let named = LIMITS.iter().flat_map(|limit| {
         [
             (format!("x-ratelimit-remaining-{limit}"), format!("x-ratelimit-reset-{limit}")),
-            (
-                format!("anthropic-ratelimit-{limit}-remaining"),
-                format!("anthropic-ratelimit-{limit}-reset"),
-            ),
+            (format!("anthropic-ratelimit-{limit}-remaining"), format!("anthropic-ratelimit-{limit}-reset")),
         ]
     });
     let used_up = named.filter(|(remaining, _)| text(headers, remaining) == Some("0"));

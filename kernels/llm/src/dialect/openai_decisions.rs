@@ -27,7 +27,8 @@ pub(crate) fn question(question: &Question) -> Value {
     json.insert("name".into(), json!(question.name));
     json.insert("instructions".into(), json!(question.instructions));
     if let Options::Choice(choices) = &question.options {
-        let choice = |(value, description): &(String, String)| json!({ "value": value, "description": description });
+        let choice =
+            |(value, description): &(String, String)| json!({ "value": value, "description": description });
         json.insert("choices".into(), choices.iter().map(choice).collect());
     }
     Value::Object(json)
@@ -42,7 +43,8 @@ pub(super) fn read(raw: Value) -> Result<Completion, Failure> {
     };
     // Gateways that cut the input to the model's window say so here.
     if raw["usage"]["truncated"] == json!(true) {
-        let what = "the endpoint answered about a part of the prompt only, because it is too long for the model";
+        let what =
+            "the endpoint answered about a part of the prompt only, because it is too long for the model";
         return Err(paid(usage, FailureKind::TruncatedInput, what));
     }
     if answers.is_empty() {

@@ -53,9 +53,8 @@ fn ollama_is_asked_beside_v1() {
 
 #[test]
 fn errors_are_told_apart_in_every_dialect() {
-    let anthropic = |kind: &str, message: &str| {
-        json!({ "type": "error", "error": { "type": kind, "message": message } })
-    };
+    let anthropic =
+        |kind: &str, message: &str| json!({ "type": "error", "error": { "type": kind, "message": message } });
     let too_long = "prompt is too long: 250000 tokens > 200000 maximum";
     let cases: [(Dialect, u16, Value, FailureKind); 6] = [
         (Dialect::AnthropicMessages, 401, anthropic("authentication_error", "no"), FailureKind::Unauthorised),

@@ -17,7 +17,8 @@ fn schema_of(reply: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Resu
 fn a_server_that_ignores_the_schema_is_found_out() {
     let usage = Some(Usage { tokens_in: 100, tokens_cached: 64, tokens_out: 20 });
     let held = schema_of(|received| {
-        let word = &received.body["response_format"]["json_schema"]["schema"]["properties"]["word"]["enum"][1];
+        let word =
+            &received.body["response_format"]["json_schema"]["schema"]["properties"]["word"]["enum"][1];
         Reply::completion(&json!({ "word": word }).to_string())
     });
     assert_eq!(held, Ok(SchemaProbe { enforced: true, usage }));
