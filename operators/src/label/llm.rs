@@ -206,6 +206,10 @@ impl Operator for LabelLlm {
         surroundings::conditions(self)
     }
 
+    fn probes(&self) -> Vec<Condition> {
+        surroundings::probes(self)
+    }
+
     fn price(&self, rows: &RecordBatch, io: &Io) -> anyhow::Result<Option<PlannedPrice>> {
         let (answers, examples) = (io.memo(ANSWERS)?, self.examples(io)?);
         let texts = self.section_texts(rows)?;
