@@ -8,7 +8,7 @@
 //! memo/<op>/…     row key -> output rows: journals, sealed into Parquet segments
 //! runs/…          what each run saw and made
 //! pipelines/…     for each pipeline, the manifests that its step names stand for
-//! locks/…         one file per held lock
+//! locks/…         one file per held lock, and those that claims share
 //! tombstones.json  who was forgotten, as digests
 //! tmp/…           files being written, each owned by a living process
 //! presence        locked by every process that has the store open
@@ -21,6 +21,7 @@
 
 pub mod action;
 pub mod census;
+pub mod claims;
 pub mod collect;
 pub mod digest;
 mod durable;

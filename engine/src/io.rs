@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail, ensure};
+use argent_cache::claims::Claims;
 use argent_cache::encoding::RowEncoder;
 use argent_cache::keys::row_error_key;
-use argent_cache::lock::Lock;
 use argent_cache::table::TableWriter;
-use argent_cache::{BlobError, Digest, Memo, Stats, Store};
+use argent_cache::{BlobError, Digest, Memo, Secret, Stats, Store};
 use arrow::array::{BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use serde::{Deserialize, Serialize};
@@ -100,6 +100,19 @@ impl RowError {
     /// An error that the same input gives again.
     pub fn lasting(kind: &str, message: impl Into<String>) -> RowError {
         RowError { kind: kind.to_owned(), message: message.into(), attempts: 1, retryable: false }
+    }
+}
+
+/// Gives questions their keys in a shared memo.
+#[derive(Clone)]
+pub struct QuestionKeys {
+    secret: Secret,
+}
+
+impl QuestionKeys {
+    /// The key of a question.
+    pub fn key(&self, question: &serde_json::Value) -> Digest {
+        argent_cache::keys::json_digest(&self.secret, "argent question", question)
     }
 }
 
@@ -289,16 +302,15 @@ impl Io<'_> {
         self.store.memo(&shared_memo(self.store, name))
     }
 
-    /// The key of a question in a shared memo.
-    pub fn question_key(&self, question: &serde_json::Value) -> Digest {
-        argent_cache::keys::json_digest(self.store.secret(), "argent question", question)
+    /// What gives questions their keys in a shared memo, for use on other threads too.
+    pub fn question_keys(&self) -> QuestionKeys {
+        QuestionKeys { secret: self.store.secret().clone() }
     }
 
-    /// A function that claims a question of a shared memo, so that no other run asks it at the same time; none
-    /// where another run has claimed it. A claim ends when it is dropped, or when its process dies.
-    pub fn claimer(&self) -> impl Fn(&Digest) -> anyhow::Result<Option<Lock>> + use<> {
-        let store = self.store.clone();
-        move |question| store.try_lock(&format!("question-{question}"))
+    /// This step's claims on questions of a shared memo, so that no other run asks one at the same time. A claim ends
+    /// when it is dropped, or when its process dies.
+    pub fn question_claims(&self) -> Claims {
+        self.store.claims("question")
     }
 
     /// Keeps bytes as a side file and gives the digest to name it by.

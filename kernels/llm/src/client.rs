@@ -166,7 +166,7 @@ impl Shared {
     async fn send(&self, request: &Request) -> Result<Response, Failure> {
         loop {
             let habits = self.habits();
-            let response = self.transport.post(&self.dialect.body(request, habits)).await?;
+            let response = self.transport.post(self.dialect.body(request, habits)).await?;
             let Some(told) = told_habits(response.status, &response.body, habits) else {
                 return Ok(response);
             };

@@ -102,14 +102,15 @@ impl Dialect {
         Ok(headers)
     }
 
-    /// The body of a request.
-    pub(crate) fn body(self, request: &Request, habits: Habits) -> Value {
-        match self {
+    /// The body of a request, as JSON.
+    pub(crate) fn body(self, request: &Request, habits: Habits) -> Vec<u8> {
+        let body = match self {
             Self::OpenaiChat => openai_chat::body(request, habits),
             Self::OpenaiDecisions => openai_decisions::body(request),
             Self::AnthropicMessages => anthropic_messages::body(request),
             Self::OllamaChat => ollama_chat::body(request, habits),
-        }
+        };
+        body.expect("texts, numbers and a schema can be written as JSON")
     }
 
     /// Reads the body of a response of status 200 that holds no error.
@@ -166,6 +167,7 @@ mod tests {
 
     use super::*;
     use crate::request::{AnswerForm, Decoding, Message, Options, Question, Role};
+    use crate::schema::Schema;
 
     fn request(dialect: Dialect, answer: AnswerForm) -> Request {
         Request {
@@ -183,7 +185,11 @@ mod tests {
     }
 
     fn schema() -> AnswerForm {
-        AnswerForm::Json(json!({ "type": "object" }))
+        AnswerForm::Json(Schema::new(json!({ "type": "object" })))
+    }
+
+    fn body(request: &Request, habits: Habits) -> Value {
+        serde_json::from_slice(&request.dialect.body(request, habits)).unwrap()
     }
 
     #[test]
@@ -203,10 +209,10 @@ mod tests {
             "temperature": 0.0,
             "seed": 9
         });
-        assert_eq!(Dialect::OpenaiChat.body(&request, Habits::default()), expected);
+        assert_eq!(body(&request, Habits::default()), expected);
         let habits = Habits { schema_beside_json_object: true, ..Habits::default() };
         expected["response_format"] = json!({ "type": "json_object", "schema": { "type": "object" } });
-        assert_eq!(Dialect::OpenaiChat.body(&request, habits), expected);
+        assert_eq!(body(&request, habits), expected);
     }
 
     #[test]
@@ -220,7 +226,7 @@ mod tests {
             "max_tokens": 100,
             "temperature": 0.0
         });
-        assert_eq!(Dialect::AnthropicMessages.body(&request, Habits::default()), expected);
+        assert_eq!(body(&request, Habits::default()), expected);
     }
 
     #[test]
@@ -239,7 +245,7 @@ mod tests {
             "shift": false,
             "options": { "num_predict": 100, "temperature": 0.0, "seed": 9, "num_ctx": 8192 }
         });
-        assert_eq!(Dialect::OllamaChat.body(&request, habits), expected);
+        assert_eq!(body(&request, habits), expected);
     }
 
     #[test]
@@ -268,7 +274,7 @@ mod tests {
                 { "type": "predicate", "name": "nodule", "instructions": "it is there" }
             ]
         });
-        assert_eq!(Dialect::OpenaiDecisions.body(&request, Habits::default()), expected);
+        assert_eq!(body(&request, Habits::default()), expected);
     }
 
     #[test]

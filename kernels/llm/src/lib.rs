@@ -28,6 +28,7 @@ mod probe;
 mod rate;
 mod request;
 mod retry_after;
+mod schema;
 mod transport;
 
 pub use answer::{Answer, Finish, Usage};
@@ -42,3 +43,4 @@ pub use price::{Price, estimate_tokens, estimate_tokens_of};
 pub use probe::{SchemaProbe, Window, WindowProbe};
 pub use rate::Rate;
 pub use request::{AnswerForm, Decoding, Message, Options, Question, Request, Role};
+pub use schema::Schema;

@@ -10,6 +10,7 @@ use crate::answer::{Answer, Usage};
 use crate::client::Client;
 use crate::failure::{Failure, FailureKind};
 use crate::request::{AnswerForm, Decoding, Message, Request, Role};
+use crate::schema::Schema;
 
 /// What the probe of the schema may answer, and what no model says that is asked for a colour.
 const WORDS: [&str; 2] = ["kestrel", "linnet"];
@@ -115,7 +116,7 @@ impl Client {
             model: self.model().to_owned(),
             identity: None,
             messages: vec![Message { role: Role::User, content: prompt }],
-            answer: AnswerForm::Json(schema),
+            answer: AnswerForm::Json(Schema::new(schema)),
             decoding: decoding.clone(),
             sample: 0,
         }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::dialect::Dialect;
+use crate::schema::Schema;
 
 /// One question to a model. It is its own key: equal requests have equal answers as far as anyone can ask for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,7 +31,7 @@ pub struct Request {
 #[serde(rename_all = "snake_case")]
 pub enum AnswerForm {
     /// One JSON value of this JSON Schema. OpenAI's strict mode wants every property required and no others allowed.
-    Json(Value),
+    Json(Schema),
     /// Probabilities for these questions, of [`Dialect::OpenaiDecisions`] alone.
     Decisions(Vec<Question>),
 }
@@ -77,16 +78,6 @@ pub enum Role {
     Assistant,
 }
 
-impl Role {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::System => "system",
-            Self::User => "user",
-            Self::Assistant => "assistant",
-        }
-    }
-}
-
 /// How tokens are chosen. What is `None` is not sent, and the server's default holds (1.0 for the temperature of
 /// most servers; some models accept no temperature at all).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -100,13 +91,6 @@ pub struct Decoding {
     pub seed: Option<u64>,
     /// Fraction of probability mass to sample from.
     pub top_p: Option<f64>,
-}
-
-impl Message {
-    /// The message as chat dialects word it.
-    pub(crate) fn json(&self) -> Value {
-        json!({ "role": self.role.as_str(), "content": self.content })
-    }
 }
 
 impl Request {
@@ -124,13 +108,13 @@ impl Request {
                     "temperature": temperature, "max_tokens": max_tokens, "seed": seed, "top_p": top_p,
                 });
                 canonical.insert("decoding".into(), decoding);
-                canonical.insert("schema".into(), schema.clone());
+                canonical.insert("schema".into(), schema.value().clone());
             }
             AnswerForm::Decisions(questions) => {
                 canonical.insert("questions".into(), json!(questions));
             }
         }
-        canonical.insert("messages".into(), self.messages_json());
+        canonical.insert("messages".into(), json!(self.messages));
         canonical.insert("sample".into(), json!(self.sample));
         Value::Object(canonical)
     }
@@ -143,7 +127,7 @@ impl Request {
         }
         let (answer, decoding) = match part("questions") {
             Some(questions) => (AnswerForm::Decisions(read(Some(questions))?), Decoding::default()),
-            None => (AnswerForm::Json(part("schema")?), read(part("decoding"))?),
+            None => (AnswerForm::Json(Schema::new(part("schema")?)), read(part("decoding"))?),
         };
         Some(Request {
             dialect: read(part("dialect"))?,
@@ -157,7 +141,7 @@ impl Request {
     }
 
     /// The JSON Schema of the answer, where it is JSON.
-    pub fn schema(&self) -> Option<&Value> {
+    pub fn schema(&self) -> Option<&Schema> {
         match &self.answer {
             AnswerForm::Json(schema) => Some(schema),
             AnswerForm::Decisions(_) => None,
@@ -169,7 +153,7 @@ impl Request {
     pub fn bytes_in(&self) -> u64 {
         let messages: usize = self.messages.iter().map(|message| message.content.len()).sum();
         let form = match &self.answer {
-            AnswerForm::Json(schema) => schema.to_string().len(),
+            AnswerForm::Json(schema) => schema.text().get().len(),
             AnswerForm::Decisions(questions) => json!(questions).to_string().len(),
         };
         (messages + form) as u64
@@ -178,10 +162,6 @@ impl Request {
     /// The seed to send: samples of one request have seeds of their own.
     pub(crate) fn seed_of_sample(&self) -> Option<u64> {
         Some(self.decoding.seed?.wrapping_add(u64::from(self.sample)))
-    }
-
-    pub(crate) fn messages_json(&self) -> Value {
-        self.messages.iter().map(Message::json).collect()
     }
 }
 
@@ -195,7 +175,7 @@ mod tests {
             model: "m".into(),
             identity: None,
             messages: vec![Message { role: Role::User, content: "text".into() }],
-            answer: AnswerForm::Json(json!({ "type": "object" })),
+            answer: AnswerForm::Json(Schema::new(json!({ "type": "object" }))),
             decoding: Decoding { temperature: Some(0.0), max_tokens: 100, seed: Some(7), top_p: None },
             sample: 0,
         }
@@ -209,7 +189,7 @@ mod tests {
             |r| r.identity = Some("other weights".into()),
             |r| r.messages[0].content.push('x'),
             |r| r.messages[0].role = Role::System,
-            |r| r.answer = AnswerForm::Json(json!({})),
+            |r| r.answer = AnswerForm::Json(Schema::new(json!({}))),
             |r| r.answer = AnswerForm::Decisions(Vec::new()),
             |r| r.decoding.temperature = None,
             |r| r.decoding.max_tokens = 101,

@@ -4,9 +4,8 @@ use std::error::Error;
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{HeaderMap, LOCATION};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, LOCATION};
 use reqwest::{Url, redirect};
-use serde_json::Value;
 
 use crate::egress::Egress;
 use crate::endpoint::{ApiKey, Endpoint, EndpointError};
@@ -71,9 +70,10 @@ impl Transport {
         Ok(Self { http, url, models_url, api_key: endpoint.api_key.clone() })
     }
 
-    /// Posts a body and reads the whole response.
-    pub(crate) async fn post(&self, body: &Value) -> Result<Response, Failure> {
-        self.exchange(self.http.post(self.url.clone()).json(body)).await
+    /// Posts a body of JSON and reads the whole response.
+    pub(crate) async fn post(&self, body: Vec<u8>) -> Result<Response, Failure> {
+        let request = self.http.post(self.url.clone()).header(CONTENT_TYPE, "application/json");
+        self.exchange(request.body(body)).await
     }
 
     /// Gets the list of models, and reads the whole response.

@@ -22,6 +22,7 @@ use argent_llm::{Client, RetryPolicy, Usage};
 use argent_reports::Pack;
 use arrow::array::{AsArray, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -33,8 +34,8 @@ use calls::calls_schema;
 use few_shot::{Examples, FewShot};
 use labels::{RowLabel, RowLabels};
 use parameters::{Budget, EgressParameter, EndpointParameters, Mode, PriceParameters, concurrency};
-use question::Question;
-use tries::{ANSWERS, Standing};
+use question::{Asker, Question};
+use tries::{ANSWERS, Standing, Tries};
 use watch::DENSEST_BYTES_PER_TOKEN;
 
 /// Labels reports by a language model: each report (or each report and finding) is asked once, and every
@@ -211,15 +212,14 @@ impl Operator for LabelLlm {
     }
 
     fn price(&self, rows: &RecordBatch, io: &Io) -> anyhow::Result<Option<PlannedPrice>> {
-        let (answers, examples) = (io.memo(ANSWERS)?, self.examples(io)?);
-        let texts = self.section_texts(rows)?;
+        let (tries, examples) = (Tries::open(self, io)?, self.examples(io)?);
+        let asker = Asker::new(self, io.question_keys(), &examples)?;
         let mut asked: HashMap<Digest, (u64, u64)> = HashMap::new();
-        for row in 0..rows.num_rows() {
+        for questions in self.look_up(&asker, &tries, rows, io.retry_errors())? {
             // A prompt that does not render costs nothing: its row fails before anything is sent.
-            for question in self.questions(io, &sections_of(&texts, row), &examples).unwrap_or_default() {
-                let standing = self.standing(io, &answers, &question, io.retry_errors())?;
+            for (question, standing) in questions.unwrap_or_default() {
                 if matches!(standing, Standing::Open(_)) {
-                    asked.insert(question.key, self.estimate(&question));
+                    asked.insert(question.key, question.estimate());
                 }
             }
         }
@@ -251,16 +251,17 @@ impl LabelLlm {
         examples: &Examples,
         on_row: &mut OnRow<'_>,
     ) -> anyhow::Result<()> {
-        let answers = io.memo(ANSWERS)?;
-        let texts = self.section_texts(reports)?;
+        let tries = Tries::open(self, io)?;
+        let asker = Asker::new(self, io.question_keys(), examples)?;
+        let rows = self.look_up(&asker, &tries, reports, io.retry_errors())?;
         let mut on_row =
             |io: &mut Io, row: usize, labels: Result<RowLabels, RowError>| on_row(io, row, labels);
-        let mut batch = Batch::new(self, io, answers, &mut on_row);
-        for row in 0..reports.num_rows() {
-            match self.questions(batch.io, &sections_of(&texts, row), examples) {
+        let mut batch = Batch::new(self, io, &tries, &mut on_row);
+        for (row, questions) in rows.into_iter().enumerate() {
+            match questions {
                 Ok(questions) => match self.too_long(&questions) {
                     Some(error) => batch.refuse(row, error)?,
-                    None => batch.add(row, questions),
+                    None => batch.add(row, questions)?,
                 },
                 Err(error) => batch.refuse(row, RowError::lasting("prompt", format!("{error:#}")))?,
             }
@@ -268,10 +269,36 @@ impl LabelLlm {
         batch.ask()
     }
 
+    /// By row: its questions and how each stands, or why its prompt does not render.
+    ///
+    /// # Errors
+    /// When the memo does not read.
+    fn look_up(
+        &self,
+        asker: &Asker<'_>,
+        tries: &Tries<'_>,
+        reports: &RecordBatch,
+        again: bool,
+    ) -> anyhow::Result<Vec<anyhow::Result<Vec<(Question, Standing)>>>> {
+        let texts = self.section_texts(reports)?;
+        let look_up = |row: usize| {
+            let questions = match asker.questions(&sections_of(&texts, row)) {
+                Ok(questions) => questions,
+                Err(error) => return Ok(Err(error)),
+            };
+            let standings = questions.into_iter().map(|question| {
+                let standing = tries.standing(&question, again)?;
+                Ok((question, standing))
+            });
+            standings.collect::<anyhow::Result<Vec<_>>>().map(Ok)
+        };
+        (0..reports.num_rows()).into_par_iter().map(look_up).collect()
+    }
+
     /// Why questions are not sent, where one is surely longer than the model's window.
-    fn too_long(&self, questions: &[Question]) -> Option<RowError> {
+    fn too_long(&self, questions: &[(Question, Standing)]) -> Option<RowError> {
         let window = u64::from(self.endpoint.context_tokens?);
-        let bytes = questions.iter().map(|question| question.request.bytes_in()).max()?;
+        let bytes = questions.iter().map(|(question, _)| question.request.bytes_in()).max()?;
         (bytes > DENSEST_BYTES_PER_TOKEN * window).then(|| RowError {
             kind: "context_length".into(),
             message: format!(
@@ -291,11 +318,12 @@ impl LabelLlm {
         reports: &RecordBatch,
         examples: &Examples,
     ) -> anyhow::Result<u64> {
+        let asker = Asker::new(self, io.question_keys(), examples)?;
         let texts = self.section_texts(reports)?;
         let mut asked: HashMap<Digest, u64> = HashMap::new();
         for row in 0..reports.num_rows() {
-            for question in self.questions(io, &sections_of(&texts, row), examples).unwrap_or_default() {
-                let (tokens_in, tokens_out) = self.estimate(&question);
+            for question in asker.questions(&sections_of(&texts, row)).unwrap_or_default() {
+                let (tokens_in, tokens_out) = question.estimate();
                 asked.insert(question.key, tokens_in + tokens_out);
             }
         }

@@ -1,39 +1,58 @@
 //! Anthropic's messages: `POST /v1/messages`.
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{Completion, completion, paid};
 use crate::answer::{Finish, Usage};
 use crate::failure::{Failure, FailureKind};
-use crate::request::{Request, Role};
+use crate::request::{Message, Request, Role};
 
 /// The version of the API that requests and answers are worded in.
 pub(super) const VERSION: &str = "2023-06-01";
 
-/// Instructions go into a field of their own, and there is no seed.
-pub(super) fn body(request: &Request) -> Value {
-    let decoding = &request.decoding;
-    let (system, others): (Vec<_>, Vec<_>) =
+/// Instructions stand in a field of their own, and there is no seed.
+#[derive(Serialize)]
+struct Body<'a> {
+    model: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system: Option<String>,
+    messages: Vec<&'a Message>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_config: Option<OutputConfig<'a>>,
+    max_tokens: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct OutputConfig<'a> {
+    format: Format<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Format<'a> {
+    JsonSchema { schema: &'a RawValue },
+}
+
+pub(super) fn body(request: &Request) -> serde_json::Result<Vec<u8>> {
+    let (system, messages): (Vec<&Message>, Vec<&Message>) =
         request.messages.iter().partition(|message| message.role == Role::System);
-    let mut body = Map::new();
-    body.insert("model".into(), json!(request.model));
-    if !system.is_empty() {
-        let texts: Vec<&str> = system.iter().map(|message| &*message.content).collect();
-        body.insert("system".into(), json!(texts.join("\n\n")));
-    }
-    body.insert("messages".into(), others.into_iter().map(|message| message.json()).collect());
-    if let Some(schema) = request.schema() {
-        let format = json!({ "type": "json_schema", "schema": schema });
-        body.insert("output_config".into(), json!({ "format": format }));
-    }
-    body.insert("max_tokens".into(), json!(decoding.max_tokens));
-    if let Some(temperature) = decoding.temperature {
-        body.insert("temperature".into(), json!(temperature));
-    }
-    if let Some(top_p) = decoding.top_p {
-        body.insert("top_p".into(), json!(top_p));
-    }
-    Value::Object(body)
+    let system: Vec<&str> = system.iter().map(|message| &*message.content).collect();
+    let format = |schema| OutputConfig { format: Format::JsonSchema { schema } };
+    serde_json::to_vec(&Body {
+        model: &request.model,
+        system: (!system.is_empty()).then(|| system.join("\n\n")),
+        messages,
+        output_config: request.schema().map(|schema| format(schema.text())),
+        max_tokens: request.decoding.max_tokens,
+        temperature: request.decoding.temperature,
+        top_p: request.decoding.top_p,
+    })
 }
 
 pub(super) fn read(raw: Value) -> Result<Completion, Failure> {

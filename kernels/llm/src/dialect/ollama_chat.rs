@@ -1,41 +1,58 @@
 //! Ollama's own chat: `POST /api/chat`.
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::{Completion, Habits, completion, paid};
 use crate::answer::{Finish, Usage};
 use crate::failure::{Failure, FailureKind};
-use crate::request::Request;
+use crate::request::{Message, Request};
 
 /// `truncate: false` makes the server refuse a prompt that does not fit, where it would else drop its beginning and
 /// answer all the same; `shift: false` does the same for a prompt that stops fitting while the answer grows.
-pub(super) fn body(request: &Request, habits: Habits) -> Value {
-    let decoding = &request.decoding;
-    let mut options = Map::new();
-    options.insert("num_predict".into(), json!(decoding.max_tokens));
-    if let Some(temperature) = decoding.temperature {
-        options.insert("temperature".into(), json!(temperature));
-    }
-    if let Some(top_p) = decoding.top_p {
-        options.insert("top_p".into(), json!(top_p));
-    }
-    if let Some(seed) = request.seed_of_sample() {
-        options.insert("seed".into(), json!(seed));
-    }
-    if let Some(tokens) = habits.context_tokens {
-        options.insert("num_ctx".into(), json!(tokens));
-    }
-    let mut body = Map::new();
-    body.insert("model".into(), json!(request.model));
-    body.insert("messages".into(), request.messages_json());
-    if let Some(schema) = request.schema() {
-        body.insert("format".into(), schema.clone());
-    }
-    body.insert("stream".into(), json!(false));
-    body.insert("truncate".into(), json!(false));
-    body.insert("shift".into(), json!(false));
-    body.insert("options".into(), Value::Object(options));
-    Value::Object(body)
+#[derive(Serialize)]
+struct Body<'a> {
+    model: &'a str,
+    messages: &'a [Message],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<&'a RawValue>,
+    stream: bool,
+    truncate: bool,
+    shift: bool,
+    options: Options,
+}
+
+#[derive(Serialize)]
+struct Options {
+    num_predict: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    num_ctx: Option<u32>,
+}
+
+pub(super) fn body(request: &Request, habits: Habits) -> serde_json::Result<Vec<u8>> {
+    let options = Options {
+        num_predict: request.decoding.max_tokens,
+        temperature: request.decoding.temperature,
+        top_p: request.decoding.top_p,
+        seed: request.seed_of_sample(),
+        num_ctx: habits.context_tokens,
+    };
+    serde_json::to_vec(&Body {
+        model: &request.model,
+        messages: &request.messages,
+        format: request.schema().map(|schema| schema.text()),
+        stream: false,
+        truncate: false,
+        shift: false,
+        options,
+    })
 }
 
 pub(super) fn read(raw: Value) -> Result<Completion, Failure> {

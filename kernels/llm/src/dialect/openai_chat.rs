@@ -1,38 +1,62 @@
 //! OpenAI's chat completions: `POST /v1/chat/completions`.
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{Completion, Habits, completion, paid};
 use crate::answer::{Finish, Usage};
 use crate::failure::{Failure, FailureKind};
-use crate::request::Request;
+use crate::request::{Message, Request};
 
-pub(super) fn body(request: &Request, habits: Habits) -> Value {
+#[derive(Serialize)]
+struct Body<'a> {
+    model: &'a str,
+    messages: &'a [Message],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_format: Option<Format<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_completion_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Format<'a> {
+    JsonSchema { json_schema: Named<'a> },
+    JsonObject { schema: &'a RawValue },
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    name: &'a str,
+    strict: bool,
+    schema: &'a RawValue,
+}
+
+pub(super) fn body(request: &Request, habits: Habits) -> serde_json::Result<Vec<u8>> {
     let decoding = &request.decoding;
-    let mut body = Map::new();
-    body.insert("model".into(), json!(request.model));
-    body.insert("messages".into(), request.messages_json());
-    if let Some(schema) = request.schema() {
-        let format = if habits.schema_beside_json_object {
-            json!({ "type": "json_object", "schema": schema })
-        } else {
-            let schema = json!({ "name": "answer", "strict": true, "schema": schema });
-            json!({ "type": "json_schema", "json_schema": schema })
-        };
-        body.insert("response_format".into(), format);
-    }
-    let limit = if habits.max_completion_tokens { "max_completion_tokens" } else { "max_tokens" };
-    body.insert(limit.into(), json!(decoding.max_tokens));
-    if let Some(temperature) = decoding.temperature {
-        body.insert("temperature".into(), json!(temperature));
-    }
-    if let Some(top_p) = decoding.top_p {
-        body.insert("top_p".into(), json!(top_p));
-    }
-    if let Some(seed) = request.seed_of_sample() {
-        body.insert("seed".into(), json!(seed));
-    }
-    Value::Object(body)
+    let format = |schema| match habits.schema_beside_json_object {
+        true => Format::JsonObject { schema },
+        false => Format::JsonSchema { json_schema: Named { name: "answer", strict: true, schema } },
+    };
+    serde_json::to_vec(&Body {
+        model: &request.model,
+        messages: &request.messages,
+        response_format: request.schema().map(|schema| format(schema.text())),
+        max_tokens: (!habits.max_completion_tokens).then_some(decoding.max_tokens),
+        max_completion_tokens: habits.max_completion_tokens.then_some(decoding.max_tokens),
+        temperature: decoding.temperature,
+        top_p: decoding.top_p,
+        seed: request.seed_of_sample(),
+    })
 }
 
 pub(super) fn read(raw: Value) -> Result<Completion, Failure> {

@@ -8,16 +8,18 @@ use crate::failure::{Failure, FailureKind};
 use crate::request::{AnswerForm, Options, Question, Request};
 
 /// The text of all messages is the input; nothing is decoded, so nothing says how.
-pub(super) fn body(request: &Request) -> Value {
+pub(super) fn body(request: &Request) -> serde_json::Result<Vec<u8>> {
     let texts: Vec<&str> = request.messages.iter().map(|message| &*message.content).collect();
     let questions: Vec<Value> = match &request.answer {
         AnswerForm::Decisions(questions) => questions.iter().map(question).collect(),
         AnswerForm::Json(_) => Vec::new(),
     };
-    json!({ "model": request.model, "input": texts.join("\n\n"), "questions": questions })
+    serde_json::to_vec(
+        &json!({ "model": request.model, "input": texts.join("\n\n"), "questions": questions }),
+    )
 }
 
-pub(crate) fn question(question: &Question) -> Value {
+fn question(question: &Question) -> Value {
     let mut json = Map::new();
     let kind = match question.options {
         Options::Choice(_) => "choice",

@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 
 use argent_llm::{
     Answer, AnswerForm, ApiKey, Client, Decoding, Dialect, Egress, Endpoint, Failure, Message, Rate, Request,
-    RetryPolicy, Role,
+    RetryPolicy, Role, Schema,
 };
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -58,7 +58,7 @@ fn request(text: &str) -> Request {
             Message { role: Role::System, content: "label the report".into() },
             Message { role: Role::User, content: text.into() },
         ],
-        answer: AnswerForm::Json(json!({ "type": "object" })),
+        answer: AnswerForm::Json(Schema::new(json!({ "type": "object" }))),
         decoding: Decoding { temperature: Some(0.0), max_tokens: 50, seed: None, top_p: None },
         sample: 0,
     }

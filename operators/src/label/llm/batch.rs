@@ -3,20 +3,23 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use argent_cache::lock::Lock;
+use argent_cache::claims::{Claim, Claims};
 use argent_cache::{Digest, Memo, Stats};
 use argent_engine::{Io, RowError};
-use argent_llm::{Answer, Client, Ending, Failure, FailureKind, RetryPolicy, Usage, estimate_tokens_of};
+use argent_llm::{
+    Answer, Client, Ending, Failure, FailureKind, Label, RetryPolicy, Usage, estimate_tokens_of,
+};
 use tokio::runtime::Handle;
 
 use super::LabelLlm;
 use super::labels::{RowLabel, RowLabels, voted};
 use super::purse::Purse;
 use super::question::Question;
-use super::tries::{Kept, Outcome, Standing, ToSend, row_error};
+use super::tries::{Outcome, Standing, ToSend, Tries, row_error};
 use super::watch::{Found, Watch};
 
 /// What is done with the labels of a row, or with the reason why it has none.
@@ -27,20 +30,27 @@ pub(super) struct Batch<'a, 'b> {
     operator: &'a LabelLlm,
     pub(super) io: &'a mut Io<'b>,
     on_row: &'a mut OnRow<'a>,
-    answers: Memo,
-    /// By row: its questions.
+    tries: &'a Tries<'a>,
+    claims: Claims,
+    /// By row that waits for an answer: its questions.
     rows: BTreeMap<usize, Vec<Question>>,
     /// By question: the rows that wait for it.
     waiting: HashMap<Digest, Vec<usize>>,
     /// The questions that wait for an answer.
     open: HashSet<Digest>,
-    /// By question that failed for now: why.
-    failed: HashMap<Digest, RowError>,
+    /// By question that has come to an end: its labels and the call that answered, or why it has none.
+    ended: HashMap<Digest, Result<Arc<Labels>, RowError>>,
     /// What is to be sent.
     queue: VecDeque<Next>,
     watch: Watch,
     /// Whether nothing more is to be sent.
     stopping: bool,
+}
+
+/// What an answer says, and the call that it came from.
+struct Labels {
+    by_finding: BTreeMap<String, Label>,
+    call: String,
 }
 
 /// A request that is to be sent for a question.
@@ -55,12 +65,13 @@ impl<'a, 'b> Batch<'a, 'b> {
     pub(super) fn new(
         operator: &'a LabelLlm,
         io: &'a mut Io<'b>,
-        answers: Memo,
+        tries: &'a Tries<'a>,
         on_row: &'a mut OnRow<'a>,
     ) -> Batch<'a, 'b> {
-        let (rows, waiting, open, failed) = (BTreeMap::new(), HashMap::new(), HashSet::new(), HashMap::new());
+        let (rows, waiting, open, ended) = (BTreeMap::new(), HashMap::new(), HashSet::new(), HashMap::new());
         let (queue, watch, stopping) = (VecDeque::new(), Watch::default(), false);
-        Batch { operator, io, on_row, answers, rows, waiting, open, failed, queue, watch, stopping }
+        let claims = io.question_claims();
+        Batch { operator, io, on_row, tries, claims, rows, waiting, open, ended, queue, watch, stopping }
     }
 
     /// Says that a row has no questions, and why.
@@ -68,19 +79,37 @@ impl<'a, 'b> Batch<'a, 'b> {
         (self.on_row)(self.io, row, Err(error))
     }
 
-    pub(super) fn add(&mut self, row: usize, questions: Vec<Question>) {
-        for question in &questions {
+    /// Adds a row with its questions and how each stands; where all have come to an end, the row is answered at once.
+    pub(super) fn add(&mut self, row: usize, questions: Vec<(Question, Standing)>) -> anyhow::Result<()> {
+        let mut asked = Vec::new();
+        for (question, standing) in questions {
+            if !self.open.contains(&question.key) {
+                self.stand(&question, standing);
+            }
             self.waiting.entry(question.key).or_default().push(row);
+            asked.push(question);
         }
-        self.rows.insert(row, questions);
+        self.rows.insert(row, asked);
+        self.complete(row)
+    }
+
+    /// Notes how a question stands, and queues what is to be sent for it.
+    fn stand(&mut self, question: &Question, standing: Standing) {
+        let ended = match standing {
+            Standing::Open(sent) => {
+                self.open.insert(question.key);
+                self.queue.push_back(self.operator.next(question, *sent));
+                return;
+            }
+            Standing::Labels(by_finding, call) => Ok(Arc::new(Labels { by_finding, call: call.to_string() })),
+            Standing::Failed(error) => Err(error),
+        };
+        self.open.remove(&question.key);
+        self.ended.insert(question.key, ended);
     }
 
     /// Sends what has no answer yet, and answers the rows as they become complete.
     pub(super) fn ask(mut self) -> anyhow::Result<()> {
-        self.open_questions()?;
-        for row in self.rows.keys().copied().collect::<Vec<_>>() {
-            self.complete(row)?;
-        }
         if self.queue.is_empty() {
             return Ok(());
         }
@@ -116,8 +145,8 @@ impl<'a, 'b> Batch<'a, 'b> {
         let runtime = Handle::try_current().context("label.llm needs the program's runtime")?;
         let concurrency = self.operator.concurrency;
         let mut problem = None;
-        let (claim, answers) = (self.io.claimer(), self.answers.clone());
-        let claims: RefCell<HashMap<usize, Lock>> = RefCell::default();
+        let (claims, answers) = (self.claims.clone(), self.tries.memo().clone());
+        let claimed: RefCell<HashMap<usize, Claim>> = RefCell::default();
         let under_way: RefCell<HashMap<usize, Next>> = RefCell::default();
         // What an answer adds is sent in the next round.
         let mut queue = std::mem::take(&mut self.queue);
@@ -131,7 +160,7 @@ impl<'a, 'b> Batch<'a, 'b> {
                     problem.get_or_insert(error);
                 }
             }
-            claims.borrow_mut().remove(&number);
+            claimed.borrow_mut().remove(&number);
             let all = self.waiting.len();
             self.io.progress((all - self.open.len()) as u64, all as u64, self.note());
             self.stopping |= problem.is_some() || self.io.cancelled();
@@ -143,10 +172,10 @@ impl<'a, 'b> Batch<'a, 'b> {
                     return None;
                 }
                 let next = queue.pop_front()?;
-                match claimed(&claim, &answers, &next.sent) {
-                    Ok(Some(lock)) => {
+                match claim(&claims, &answers, &next.sent) {
+                    Ok(Some(claim)) => {
                         let (number, request) = (sent, next.sent.request.clone());
-                        claims.borrow_mut().insert(number, lock);
+                        claimed.borrow_mut().insert(number, claim);
                         purse.borrow_mut().reserve(number, next.estimate_usd);
                         under_way.borrow_mut().insert(number, next);
                         sent += 1;
@@ -169,26 +198,13 @@ impl<'a, 'b> Batch<'a, 'b> {
         // What an answer gave reason to ask goes first: its row has waited longest.
         self.queue.extend(queue);
         for next in elsewhere {
-            if self.answers.contains(&next.sent.key) {
-                self.settle(next.question)?;
+            if self.tries.memo().contains(&next.sent.key) {
+                self.look_again(next.question)?;
             } else {
                 self.queue.push_back(next);
             }
         }
         Ok(sent)
-    }
-
-    /// Queues what is to be sent for the distinct questions of the rows, in their order.
-    fn open_questions(&mut self) -> anyhow::Result<()> {
-        let again = self.io.retry_errors();
-        let mut seen = HashSet::new();
-        for question in self.rows.values().flatten().filter(|question| seen.insert(question.key)) {
-            if let Standing::Open(sent) = self.operator.standing(self.io, &self.answers, question, again)? {
-                self.open.insert(question.key);
-                self.queue.push_back(self.operator.next(question, *sent));
-            }
-        }
-        Ok(())
     }
 
     /// An outcome, unless the endpoint is found to have read a part of the prompt only.
@@ -233,12 +249,14 @@ impl<'a, 'b> Batch<'a, 'b> {
     ) -> anyhow::Result<()> {
         match outcome {
             Ok(answer) => {
-                let malformed = !self.operator.reads(&next.sent.request, &answer);
-                self.keep(next, Outcome::Answered(answer))?;
-                if malformed {
-                    let found = self.watch.malformed(client, runtime, &next.sent.request);
-                    self.heed(purse, found);
+                let labels = self.tries.labels(&next.sent.request, &answer);
+                self.tries.keep(&next.sent, &Outcome::Answered(answer))?;
+                if let Some(by_finding) = labels {
+                    let labels = Labels { by_finding, call: next.sent.key.to_string() };
+                    return self.end(next.question, Ok(Arc::new(labels)));
                 }
+                let found = self.watch.malformed(client, runtime, &next.sent.request);
+                self.heed(purse, found);
             }
             Err(failure) if failure.fatal => {
                 self.stopping = true;
@@ -247,32 +265,36 @@ impl<'a, 'b> Batch<'a, 'b> {
             Err(failure) if failure.kind == FailureKind::Stopped || (self.stopping && failure.retryable) => {
                 return Ok(());
             }
-            Err(failure) if failure.retryable => drop(self.failed.insert(next.question, row_error(&failure))),
-            Err(failure) => self.keep(next, Outcome::Failed(failure))?,
+            Err(failure) if failure.retryable => return self.end(next.question, Err(row_error(&failure))),
+            Err(failure) => self.tries.keep(&next.sent, &Outcome::Failed(failure))?,
         }
-        self.settle(next.question)
+        self.look_again(next.question)
     }
 
-    fn keep(&self, next: &Next, outcome: Outcome) -> anyhow::Result<()> {
-        let mends = next.sent.mends.map(|call| call.to_string());
-        let kept = Kept { request: next.sent.request.canonical(), outcome, mends };
-        self.answers.put(next.sent.key, &serde_json::to_vec(&kept)?)
-    }
-
-    /// After something came of a question: asks what is to be asked next, or completes the rows that wait for it.
-    fn settle(&mut self, question: Digest) -> anyhow::Result<()> {
-        let rows = self.waiting.get(&question).cloned().unwrap_or_default();
-        if !self.failed.contains_key(&question) {
-            let questions = rows.iter().filter_map(|row| self.rows.get(row)).flatten();
-            let asked = questions.into_iter().find(|asked| asked.key == question);
-            let asked = asked.context("a question has a row that waits for it")?;
-            if let Standing::Open(sent) = self.operator.standing(self.io, &self.answers, asked, false)? {
+    /// After something that gives no labels by itself came of a question: asks what is to be asked next, or completes
+    /// the rows that wait for it.
+    fn look_again(&mut self, question: Digest) -> anyhow::Result<()> {
+        let rows = self.waiting.get(&question).into_iter().flatten();
+        let mut asked = rows.filter_map(|row| self.rows.get(row)).flatten();
+        let asked = asked.find(|asked| asked.key == question);
+        let asked = asked.context("a question has a row that waits for it")?;
+        match self.tries.standing(asked, false)? {
+            Standing::Open(sent) => {
                 self.queue.push_back(self.operator.next(asked, *sent));
-                return Ok(());
+                Ok(())
+            }
+            Standing::Failed(error) => self.end(question, Err(error)),
+            Standing::Labels(by_finding, call) => {
+                self.end(question, Ok(Arc::new(Labels { by_finding, call: call.to_string() })))
             }
         }
+    }
+
+    /// Notes the end of a question, and completes the rows that wait for it.
+    fn end(&mut self, question: Digest, ended: Result<Arc<Labels>, RowError>) -> anyhow::Result<()> {
         self.open.remove(&question);
-        for row in rows {
+        self.ended.insert(question, ended);
+        for row in self.waiting.get(&question).cloned().unwrap_or_default() {
             self.complete(row)?;
         }
         Ok(())
@@ -294,17 +316,14 @@ impl<'a, 'b> Batch<'a, 'b> {
         let mut samples: Vec<Vec<RowLabel>> = Vec::new();
         let mut places: HashMap<&str, usize> = HashMap::new();
         for question in questions {
-            if let Some(error) = self.failed.get(&question.key) {
-                return Ok(Err(error.clone()));
-            }
-            let (mut labels, call) = match self.operator.standing(self.io, &self.answers, question, false)? {
-                Standing::Labels(labels, call) => (labels, call.to_string()),
-                Standing::Failed(error) => return Ok(Err(error)),
-                Standing::Open(_) => bail!("an answer is gone from the memo"),
+            let labels = match self.ended.get(&question.key) {
+                Some(Ok(labels)) => labels,
+                Some(Err(error)) => return Ok(Err(error.clone())),
+                None => bail!("a question of a complete row has no end"),
             };
-            for id in &question.ids {
-                let label = labels.remove(id).context("an answer that reads has every finding")?;
-                let label = RowLabel::of(id.clone(), label, &call, question.report.as_deref());
+            for id in &question.about.ids {
+                let label = labels.by_finding.get(id).context("an answer that reads has every finding")?;
+                let label = RowLabel::of(id.clone(), label, &labels.call, question.report.as_deref());
                 let place = *places.entry(id).or_insert_with(|| {
                     samples.push(Vec::new());
                     samples.len() - 1
@@ -357,23 +376,18 @@ impl<'a, 'b> Batch<'a, 'b> {
 
 /// Claims a question for this run; none where another run has claimed it, or has answered it since this run
 /// looked.
-fn claimed(
-    claim: &impl Fn(&Digest) -> anyhow::Result<Option<Lock>>,
-    answers: &Memo,
-    asked: &ToSend,
-) -> anyhow::Result<Option<Lock>> {
-    let lock = claim(&asked.key)?;
+fn claim(claims: &Claims, answers: &Memo, asked: &ToSend) -> anyhow::Result<Option<Claim>> {
+    let claim = claims.claim(&asked.key)?;
     // Read behind the claim: whoever held it before has kept the answer before giving it up.
     answers.refresh()?;
-    Ok(lock.filter(|_| !answers.contains(&asked.key)))
+    Ok(claim.filter(|_| !answers.contains(&asked.key)))
 }
 
 impl LabelLlm {
     /// A request for a question, with what it may cost.
     fn next(&self, question: &Question, sent: ToSend) -> Next {
         let tokens_in = estimate_tokens_of(sent.request.bytes_in());
-        let (_, tokens_out) = self.estimate(question);
-        let usage = Usage { tokens_in, tokens_cached: 0, tokens_out };
+        let usage = Usage { tokens_in, tokens_cached: 0, tokens_out: question.about.longest };
         let estimate_usd = self.price.map_or(0.0, |price| price.kernel().cost(&usage));
         Next { question: question.key, sent, estimate_usd }
     }

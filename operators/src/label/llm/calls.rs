@@ -11,7 +11,7 @@ use arrow::datatypes::SchemaRef;
 use serde_json::json;
 
 use super::LabelLlm;
-use super::tries::{ANSWERS, Kept, Outcome};
+use super::tries::{Call, CallAnswer, CallOutcome, Tries};
 
 pub(crate) fn calls_schema() -> SchemaRef {
     column::schema([
@@ -39,32 +39,32 @@ impl LabelLlm {
         calls: &[Digest],
         told: &mut HashSet<Digest>,
     ) -> anyhow::Result<RecordBatch> {
-        let answers = io.memo(ANSWERS)?;
-        let mut all: BTreeMap<Digest, Kept> = BTreeMap::new();
+        let tries = Tries::open(self, io)?;
+        let mut all: BTreeMap<Digest, Call> = BTreeMap::new();
         for call in calls {
-            let family = self.family(io, &answers, *call)?;
+            let family = tries.family(*call)?;
             all.extend(family.into_iter().filter(|(call, _)| told.insert(*call)));
         }
         self.batch(io, &all)
     }
 
-    fn batch(&self, io: &Io, calls: &BTreeMap<Digest, Kept>) -> anyhow::Result<RecordBatch> {
-        let prompt = io.question_key(&json!(&*self.loaded().prompt.text)).to_string();
-        let usages: Vec<Option<Usage>> = calls.values().map(|kept| kept.outcome.usage()).collect();
+    fn batch(&self, io: &Io, calls: &BTreeMap<Digest, Call>) -> anyhow::Result<RecordBatch> {
+        let prompt = io.question_keys().key(&json!(&*self.loaded().prompt.text)).to_string();
+        let usages: Vec<Option<Usage>> = calls.values().map(|call| call.outcome.usage()).collect();
         let whole = |of: fn(&Usage) -> u64| {
             let counts = usages.iter().map(|usage| usage.as_ref().map(|usage| of(usage) as i64));
             Arc::new(counts.collect::<Int64Array>()) as ArrayRef
         };
         let usd = usages.iter().map(|usage| Some(self.price?.kernel().cost(usage.as_ref()?)));
-        let texts = |of: &dyn Fn(&Kept) -> Option<String>| -> ArrayRef {
+        let texts = |of: &dyn Fn(&Call) -> Option<String>| -> ArrayRef {
             Arc::new(calls.values().map(of).collect::<StringArray>())
         };
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from_iter_values(calls.keys().map(ToString::to_string))),
-            texts(&|kept| kept.outcome.answer().map(|answer| answer.model.clone())),
+            texts(&|call| call.outcome.answer().map(|answer| answer.model.clone())),
             texts(&|_| Some(prompt.clone())),
-            texts(&|kept| Some(kept.request.to_string())),
-            texts(&|kept| kept.outcome.answer().map(|answer| answer.text.clone())),
+            texts(&|call| Some(call.request.get().to_owned())),
+            texts(&|call| call.outcome.answer().map(|answer| answer.text.clone())),
             whole(|usage| usage.tokens_in),
             whole(|usage| usage.tokens_cached),
             whole(|usage| usage.tokens_out),
@@ -74,18 +74,18 @@ impl LabelLlm {
     }
 }
 
-impl Outcome {
+impl CallOutcome {
     fn usage(&self) -> Option<Usage> {
         match self {
-            Outcome::Answered(answer) => answer.usage,
-            Outcome::Failed(failure) => failure.usage,
+            CallOutcome::Answered(answer) => answer.usage,
+            CallOutcome::Failed(failure) => failure.usage,
         }
     }
 
-    fn answer(&self) -> Option<&argent_llm::Answer> {
+    fn answer(&self) -> Option<&CallAnswer> {
         match self {
-            Outcome::Answered(answer) => Some(answer),
-            Outcome::Failed(_) => None,
+            CallOutcome::Answered(answer) => Some(answer),
+            CallOutcome::Failed(_) => None,
         }
     }
 }

@@ -97,6 +97,19 @@ impl Examples {
     }
 }
 
+impl Examples {
+    /// Whether a report is one of the examples.
+    pub(super) fn has(&self, report: &[(&str, &str)]) -> bool {
+        if self.all.is_empty() {
+            return false;
+        }
+        let mut own = report.to_vec();
+        own.sort_unstable();
+        let mut chosen = self.chosen.values().flatten();
+        chosen.any(|place| self.all[*place].text() == own)
+    }
+}
+
 impl LabelLlm {
     /// What is amiss between `few_shot`, its ports and the prompt.
     pub(super) fn few_shot_problems(&self, inputs: &Inputs, shown: bool) -> Vec<Problem> {

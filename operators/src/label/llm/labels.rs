@@ -48,13 +48,13 @@ impl RowLabel {
     }
 
     /// What an answer says of a finding. A quote counts as evidence only where the report has it.
-    pub(super) fn of(finding: String, label: Label, call: &str, report: Option<&str>) -> RowLabel {
-        let (score, probabilities) = match label.probabilities {
+    pub(super) fn of(finding: String, label: &Label, call: &str, report: Option<&str>) -> RowLabel {
+        let (score, probabilities) = match label.probabilities.clone() {
             Some(Probabilities::True(likely)) => (Some(likely), None),
             Some(Probabilities::States { each, mass }) => (each.first().copied(), Some((each, mass))),
             None => (None, None),
         };
-        let evidence = label.evidence.filter(|quote| report.is_some_and(|report| has(report, quote)));
+        let evidence = label.evidence.clone().filter(|quote| report.is_some_and(|report| has(report, quote)));
         RowLabel {
             finding,
             state: ASKED.into_iter().find(|state| **state == label.state).unwrap_or(STATES[4]),
@@ -170,7 +170,7 @@ mod tests {
         let report = Some("A small\n  effusion on the left.");
         let quoting = |quote: &str| {
             let label = Label { state: "present".into(), evidence: Some(quote.into()), probabilities: None };
-            RowLabel::of("effusion".into(), label, "call", report).evidence
+            RowLabel::of("effusion".into(), &label, "call", report).evidence
         };
         assert_eq!(quoting("small effusion"), Some("small effusion".into()));
         assert_eq!(quoting("large effusion"), None);

@@ -1,13 +1,15 @@
 //! Questions about reports: the rendered request, its key, and what it may take.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use argent_cache::Digest;
-use argent_engine::Io;
+use argent_engine::QuestionKeys;
 use argent_llm::{
-    AnswerForm, Asked, Decoding, Message, Options, Question as TypedQuestion, Request, Role, estimate_tokens,
-    estimate_tokens_of,
+    AnswerForm, Asked, Decoding, Message, Options, Question as TypedQuestion, Request, Role, Schema,
+    estimate_tokens, estimate_tokens_of,
 };
+use minijinja::context;
 use serde_json::{Value, json};
 
 use super::few_shot::Examples;
@@ -30,9 +32,108 @@ const MEANINGS: [&str; 4] = [
 pub(super) struct Question {
     pub(super) key: Digest,
     pub(super) request: Request,
-    pub(super) ids: Vec<String>,
+    /// What it asks about, the same for every report.
+    pub(super) about: Arc<About>,
     /// What the report says, where evidence is looked up in it.
-    pub(super) report: Option<String>,
+    pub(super) report: Option<Arc<str>>,
+}
+
+/// What questions ask about: all findings, or one of them.
+pub(super) struct About {
+    pub(super) ids: Vec<String>,
+    /// The findings as a prompt sees them, and asked one by one, the finding.
+    shown: minijinja::Value,
+    /// The examples as a prompt sees them, for a report that is none of them.
+    examples: minijinja::Value,
+    form: AnswerForm,
+    /// The tokens of the longest answer that is asked for.
+    pub(super) longest: u64,
+}
+
+/// What is asked about reports: all that is the same for every report is made once.
+pub(crate) struct Asker<'a> {
+    step: &'a LabelLlm,
+    examples: &'a Examples,
+    keys: QuestionKeys,
+    prompt: minijinja::Environment<'a>,
+    about: Vec<Arc<About>>,
+}
+
+/// The name of the prompt among the templates.
+const PROMPT: &str = "prompt";
+
+impl<'a> Asker<'a> {
+    /// # Errors
+    /// When the prompt is no template.
+    pub(crate) fn new(
+        step: &'a LabelLlm,
+        keys: QuestionKeys,
+        examples: &'a Examples,
+    ) -> anyhow::Result<Asker<'a>> {
+        let loaded = step.loaded();
+        let mut prompt = minijinja::Environment::new();
+        // A section that no report has is a mistake that `signature` found; one that this report lacks is empty.
+        prompt.set_undefined_behavior(minijinja::UndefinedBehavior::Lenient);
+        prompt.add_template(PROMPT, &loaded.prompt.text)?;
+        let about = |ids: &[String], shown: minijinja::Value, finding: Option<&str>| {
+            let examples = seen(&examples.shown(&[], finding));
+            Arc::new(About {
+                ids: ids.to_vec(),
+                shown,
+                examples,
+                form: step.form(ids),
+                longest: step.longest_answer(ids),
+            })
+        };
+        let about = match step.mode {
+            Mode::Joint => {
+                let findings = seen(&json!(loaded.findings));
+                vec![about(&loaded.ids, context! { findings }, None)]
+            }
+            Mode::PerFinding => {
+                let each = loaded.findings.iter().zip(&loaded.ids).map(|(finding, id)| {
+                    let shown = context! { findings => seen(&json!([finding])), finding => seen(finding) };
+                    about(std::slice::from_ref(id), shown, Some(id))
+                });
+                each.collect()
+            }
+        };
+        Ok(Asker { step, examples, keys, prompt, about })
+    }
+
+    /// The questions about one report: one, or one per finding, each as often as it is sampled.
+    ///
+    /// # Errors
+    /// When the prompt does not render.
+    pub(super) fn questions(&self, sections: &[(&str, &str)]) -> anyhow::Result<Vec<Question>> {
+        let report: BTreeMap<&str, &str> = sections.iter().copied().collect();
+        let said = self.step.evidence.then(|| said(sections));
+        let is_example = self.examples.has(sections);
+        let report = minijinja::Value::from(minijinja::value::Serde(report));
+        let template = self.prompt.get_template(PROMPT)?;
+        let mut questions = Vec::new();
+        for about in &self.about {
+            let examples = if is_example {
+                let finding = (self.step.mode == Mode::PerFinding).then(|| about.ids[0].as_str());
+                seen(&self.examples.shown(sections, finding))
+            } else {
+                about.examples.clone()
+            };
+            let report = report.clone();
+            let content = template.render(context! { report, examples, ..about.shown.clone() })?;
+            for sample in 0..self.step.samples {
+                let request = self.step.request(content.clone(), about, sample);
+                let key = self.keys.key(&request.canonical());
+                questions.push(Question { key, request, about: about.clone(), report: said.clone() });
+            }
+        }
+        Ok(questions)
+    }
+}
+
+/// A value as a prompt sees it.
+fn seen(value: &Value) -> minijinja::Value {
+    minijinja::Value::from(minijinja::value::Serde(value))
 }
 
 /// What a question asked, as answers are read by it.
@@ -41,75 +142,18 @@ pub(super) fn asked<'a>(step: &LabelLlm, ids: &'a [String]) -> Asked<'a> {
 }
 
 impl LabelLlm {
-    /// The questions about one report: one, or one per finding, each as often as it is sampled.
-    pub(super) fn questions(
-        &self,
-        io: &Io,
-        sections: &[(&str, &str)],
-        examples: &Examples,
-    ) -> anyhow::Result<Vec<Question>> {
-        let loaded = self.loaded();
-        let report: BTreeMap<&str, &str> = sections.iter().copied().collect();
-        let mut questions = Vec::new();
-        match self.mode {
-            Mode::Joint => {
-                let shown = examples.shown(sections, None);
-                let context = json!({ "report": report, "findings": loaded.findings, "examples": shown });
-                self.ask_samples(io, &context, &loaded.ids, &mut questions)?;
-            }
-            Mode::PerFinding => {
-                for (finding, id) in loaded.findings.iter().zip(&loaded.ids) {
-                    let shown = examples.shown(sections, Some(id));
-                    let context = json!({
-                        "report": report, "findings": [finding], "finding": finding, "examples": shown,
-                    });
-                    self.ask_samples(io, &context, std::slice::from_ref(id), &mut questions)?;
-                }
-            }
-        }
-        Ok(questions)
-    }
-
-    fn ask_samples(
-        &self,
-        io: &Io,
-        context: &Value,
-        ids: &[String],
-        questions: &mut Vec<Question>,
-    ) -> anyhow::Result<()> {
-        let mut environment = minijinja::Environment::new();
-        // A section that no report has is a mistake that `signature` found; one that this report lacks is empty.
-        environment.set_undefined_behavior(minijinja::UndefinedBehavior::Lenient);
-        let content = environment
-            .template_from_str(&self.loaded().prompt.text)?
-            .render(minijinja::Value::from(minijinja::value::Serde(context)))?;
-        let report = self.evidence.then(|| said(&context["report"]));
-        for sample in 0..self.samples {
-            let request = self.request(content.clone(), ids, sample);
-            let key = io.question_key(&request.canonical());
-            questions.push(Question { key, request, ids: ids.to_vec(), report: report.clone() });
-        }
-        Ok(())
-    }
-
-    fn request(&self, content: String, ids: &[String], sample: u32) -> Request {
+    fn request(&self, content: String, about: &About, sample: u32) -> Request {
         let max_tokens = match self.max_tokens {
             Some(tokens) => tokens,
             // Twice the estimate, which may be low, and room for a server that writes the object over lines.
-            None => u32::try_from(2 * self.longest_answer(ids) + 64).unwrap_or(u32::MAX),
-        };
-        let answer = match self.endpoint.kind {
-            EndpointKind::OpenaiDecisions => {
-                AnswerForm::Decisions(ids.iter().map(|id| self.typed(id)).collect())
-            }
-            _ => AnswerForm::Json(self.answer_schema(ids)),
+            None => u32::try_from(2 * about.longest + 64).unwrap_or(u32::MAX),
         };
         Request {
             dialect: self.endpoint.dialect(),
             model: self.endpoint.model.clone(),
             identity: self.endpoint.identity.clone(),
             messages: vec![Message { role: Role::User, content }],
-            answer,
+            answer: about.form.clone(),
             decoding: self.decoding(max_tokens),
             sample,
         }
@@ -117,6 +161,16 @@ impl LabelLlm {
 
     pub(super) fn decoding(&self, max_tokens: u32) -> Decoding {
         Decoding { temperature: self.temperature, max_tokens, seed: None, top_p: None }
+    }
+
+    /// What an answer about these findings looks like.
+    fn form(&self, ids: &[String]) -> AnswerForm {
+        match self.endpoint.kind {
+            EndpointKind::OpenaiDecisions => {
+                AnswerForm::Decisions(ids.iter().map(|id| self.typed(id)).collect())
+            }
+            _ => AnswerForm::Json(Schema::new(self.answer_schema(ids))),
+        }
     }
 
     /// The question of a decision about a finding.
@@ -161,11 +215,6 @@ impl LabelLlm {
         json!({ "type": "object", "properties": properties, "required": ids, "additionalProperties": false })
     }
 
-    /// The tokens of a question, and of the longest answer to it.
-    pub(super) fn estimate(&self, question: &Question) -> (u64, u64) {
-        (estimate_tokens_of(question.request.bytes_in()), self.longest_answer(&question.ids))
-    }
-
     /// The tokens of the longest answer that is asked for; decisions write none.
     fn longest_answer(&self, ids: &[String]) -> u64 {
         if self.endpoint.kind == EndpointKind::OpenaiDecisions {
@@ -181,7 +230,13 @@ impl LabelLlm {
 const EVIDENCE_TOKENS: u64 = 48;
 
 /// The text of all sections.
-fn said(report: &Value) -> String {
-    let sections = report.as_object().into_iter().flatten();
-    sections.filter_map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("\n")
+fn said(sections: &[(&str, &str)]) -> Arc<str> {
+    sections.iter().map(|(_, text)| *text).collect::<Vec<_>>().join("\n").into()
+}
+
+impl Question {
+    /// The tokens of the question, and of the longest answer to it.
+    pub(super) fn estimate(&self) -> (u64, u64) {
+        (estimate_tokens_of(self.request.bytes_in()), self.about.longest)
+    }
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use argent_cache::{Digest, Memo};
-use argent_engine::{Io, RowError};
+use argent_engine::{Io, QuestionKeys, RowError};
 use argent_llm::{
-    Answer, AnswerError, AnswerForm, Asked, Failure, FailureKind, Label, Request, parse_answer,
+    Answer, AnswerError, AnswerForm, Asked, Failure, FailureKind, Label, Request, Usage, parse_answer,
     parse_decisions,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::LabelLlm;
@@ -18,22 +19,64 @@ use super::question::{Question, asked};
 /// The name of the memo of answers, shared by all steps and pipelines of a store.
 pub(crate) const ANSWERS: &str = "llm answers";
 
-/// What came of a question, as it is kept: beside what was asked, so that it can be shown and parsed again.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Kept {
-    pub(super) request: Value,
-    pub(super) outcome: Outcome,
+/// What came of a request, as it is kept: beside what was asked, so that it can be shown and parsed again.
+#[derive(Serialize)]
+struct Kept<'a> {
+    request: &'a Value,
+    outcome: &'a Outcome,
     /// The call whose answer this one was asked to mend.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) mends: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mends: Option<String>,
 }
 
-/// What came of a question: an answer, or a failure that would come again.
-#[derive(Serialize, Deserialize)]
+/// What came of a request: an answer, or a failure that would come again.
+#[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Outcome {
     Answered(Answer),
     Failed(Failure),
+}
+
+/// As much of what is kept as labels are made of.
+#[derive(Deserialize)]
+struct KeptOutcome {
+    outcome: Read,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Read {
+    Answered(ReadAnswer),
+    Failed(Failure),
+}
+
+#[derive(Deserialize)]
+struct ReadAnswer {
+    text: String,
+    attempts: u32,
+}
+
+/// A call, as it is shown: what was asked, what came of it and what it took.
+#[derive(Deserialize)]
+pub(super) struct Call {
+    pub(super) request: Box<RawValue>,
+    pub(super) outcome: CallOutcome,
+    #[serde(default)]
+    mends: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum CallOutcome {
+    Answered(CallAnswer),
+    Failed(Failure),
+}
+
+#[derive(Deserialize)]
+pub(super) struct CallAnswer {
+    pub(super) text: String,
+    pub(super) model: String,
+    pub(super) usage: Option<Usage>,
 }
 
 /// How a question stands, by all that is kept of it.
@@ -46,10 +89,11 @@ pub(super) enum Standing {
     Failed(RowError),
 }
 
-/// The calls that a request has led to, and how it stands after them.
-struct Chain {
-    calls: Vec<(Digest, Kept)>,
-    end: Standing,
+/// What is kept of the questions of a step.
+pub(super) struct Tries<'a> {
+    step: &'a LabelLlm,
+    keys: QuestionKeys,
+    answers: Memo,
 }
 
 /// A request that is to be sent.
@@ -62,50 +106,61 @@ pub(super) struct ToSend {
     pub(super) mends: Option<Digest>,
 }
 
-impl LabelLlm {
+impl<'a> Tries<'a> {
+    /// # Errors
+    /// When the memo does not open.
+    pub(super) fn open(step: &'a LabelLlm, io: &Io) -> anyhow::Result<Tries<'a>> {
+        Ok(Tries { step, keys: io.question_keys(), answers: io.memo(ANSWERS)? })
+    }
+
+    /// The memo of answers.
+    pub(super) fn memo(&self) -> &Memo {
+        &self.answers
+    }
+
     /// How a question stands. With `again` a question that failed in the end is asked once more from the start; what
     /// was paid for before stays, so each try has a key of its own.
     ///
     /// # Errors
     /// When the memo does not read.
-    pub(super) fn standing(
-        &self,
-        io: &Io,
-        answers: &Memo,
-        question: &Question,
-        again: bool,
-    ) -> anyhow::Result<Standing> {
-        let chain = self.chain(io, answers, question.request.clone(), &question.ids)?;
-        if !again || !matches!(chain.end, Standing::Failed(_)) {
-            return Ok(chain.end);
+    pub(super) fn standing(&self, question: &Question, again: bool) -> anyhow::Result<Standing> {
+        let end = self.chain(question.key, &question.request, &question.about.ids, &mut |_| {})?;
+        if !again || !matches!(end, Standing::Failed(_)) {
+            return Ok(end);
         }
-        let number = last_try(io, answers, question.key)?.map_or(0, |last| last.number + 1);
-        let key = try_key(io, question.key, number);
+        let key = self
+            .last_try(question.key)?
+            .map_or(question.key, |(number, ..)| self.try_key(question.key, number + 1));
         Ok(Standing::Open(Box::new(ToSend { key, request: question.request.clone(), mends: None })))
     }
 
-    /// The calls that a request has led to, and how it stands after them. What was asked first may have been malformed
-    /// or cut short; then it stands as what was asked to mend it does, and where that was never asked, it is open.
-    fn chain(&self, io: &Io, answers: &Memo, mut request: Request, ids: &[String]) -> anyhow::Result<Chain> {
-        let (mut calls, mut mends) = (Vec::new(), None);
+    /// How a request stands, after the calls that it has led to. What was asked first may have been malformed or cut
+    /// short; then it stands as what was asked to mend it does, and where that was never asked, it is open.
+    fn chain(
+        &self,
+        key: Digest,
+        first: &Request,
+        ids: &[String],
+        on_call: &mut dyn FnMut(Digest),
+    ) -> anyhow::Result<Standing> {
+        let (mut key, mut mends, mut mended) = (key, None, None);
         for rung in 0.. {
-            let key = io.question_key(&request.canonical());
-            let Some(last) = last_try(io, answers, key)? else {
-                return Ok(Chain { calls, end: Standing::Open(Box::new(ToSend { key, request, mends })) });
+            let request = mended.as_ref().unwrap_or(first);
+            let Some((_, call, payload)) = self.last_try(key)? else {
+                let request = request.clone();
+                return Ok(Standing::Open(Box::new(ToSend { key, request, mends })));
             };
-            let end = match read(&last.kept, &asked(self, ids)) {
-                Ok(labels) => Standing::Labels(labels, last.key),
-                Err(error) => match self.mending(&request, &last.kept, &error, rung) {
-                    Some(next) => {
-                        (request, mends) = (next, Some(last.key));
-                        calls.push((last.key, last.kept));
-                        continue;
-                    }
-                    None => Standing::Failed(error.row_error(&last.kept)),
-                },
+            on_call(call);
+            let kept: KeptOutcome = serde_json::from_slice(&payload)?;
+            let error = match read(&kept.outcome, request, &asked(self.step, ids)) {
+                Ok(labels) => return Ok(Standing::Labels(labels, call)),
+                Err(error) => error,
             };
-            calls.push((last.key, last.kept));
-            return Ok(Chain { calls, end });
+            let Some(next) = self.step.mending(request, &kept.outcome, &error, rung) else {
+                return Ok(Standing::Failed(error.row_error(&kept.outcome)));
+            };
+            (key, mends) = (self.keys.key(&next.canonical()), Some(call));
+            mended = Some(next);
         }
         anyhow::bail!("a question has more answers than there are numbers")
     }
@@ -115,40 +170,74 @@ impl LabelLlm {
     ///
     /// # Errors
     /// When the memo does not read, or no longer has the call.
-    pub(super) fn family(
-        &self,
-        io: &Io,
-        answers: &Memo,
-        call: Digest,
-    ) -> anyhow::Result<Vec<(Digest, Kept)>> {
-        let first = kept(answers, &call)?.context("an answer is gone from the memo")?;
-        if self.samples == 1 && first.mends.is_none() {
+    pub(super) fn family(&self, call: Digest) -> anyhow::Result<Vec<(Digest, Call)>> {
+        let first = self.call(call)?;
+        if self.step.samples == 1 && first.mends.is_none() {
             return Ok(vec![(call, first)]);
         }
         let mut root = first;
         while let Some(mended) = &root.mends {
-            root = kept(answers, &mended.parse()?)?.context("an answer is gone from the memo")?;
+            root = self.call(mended.parse()?)?;
         }
-        let root = Request::of_canonical(&root.request).context("a kept request does not read")?;
-        let ids = ids_of(&root);
-        let mut all = Vec::new();
-        for sample in 0..self.samples {
-            all.extend(self.chain(io, answers, Request { sample, ..root.clone() }, &ids)?.calls);
+        let root = Request::of_canonical(&serde_json::from_str(root.request.get())?);
+        let root = root.context("a kept request does not read")?;
+        let (ids, mut calls) = (ids_of(&root), Vec::new());
+        for sample in 0..self.step.samples {
+            let request = Request { sample, ..root.clone() };
+            let key = self.keys.key(&request.canonical());
+            self.chain(key, &request, &ids, &mut |call| calls.push(call))?;
         }
-        Ok(all)
+        calls.into_iter().map(|call| Ok((call, self.call(call)?))).collect()
     }
 
-    /// Whether an answer gives the labels that its request asked for.
-    pub(super) fn reads(&self, request: &Request, answer: &Answer) -> bool {
-        parsed(answer, request.schema().is_none(), &asked(self, &ids_of(request))).is_ok()
+    fn call(&self, call: Digest) -> anyhow::Result<Call> {
+        let payload = self.answers.get(&call)?.context("an answer is gone from the memo")?;
+        Ok(serde_json::from_slice(&payload)?)
     }
 
+    /// Keeps what came of a request.
+    ///
+    /// # Errors
+    /// When the memo does not take it.
+    pub(super) fn keep(&self, sent: &ToSend, outcome: &Outcome) -> anyhow::Result<()> {
+        let mends = sent.mends.map(|call| call.to_string());
+        let kept = Kept { request: &sent.request.canonical(), outcome, mends };
+        self.answers.put(sent.key, &serde_json::to_vec(&kept)?)
+    }
+
+    /// The labels that an answer which has just come gives, if it gives them.
+    pub(super) fn labels(&self, request: &Request, answer: &Answer) -> Option<BTreeMap<String, Label>> {
+        parsed(&answer.text, request, &asked(self.step, &ids_of(request))).ok()
+    }
+
+    /// The last try of a question that is kept: its number, its key and what is kept. A question is tried again only on
+    /// the user's word.
+    fn last_try(&self, question: Digest) -> anyhow::Result<Option<(u32, Digest, Vec<u8>)>> {
+        let mut last = None;
+        for number in 0.. {
+            let key = self.try_key(question, number);
+            let Some(payload) = self.answers.get(&key)? else { break };
+            last = Some((number, key, payload));
+        }
+        Ok(last)
+    }
+
+    /// The key of a try of a question: of the first one the question's own.
+    fn try_key(&self, question: Digest, number: u32) -> Digest {
+        match number {
+            0 => question,
+            _ => self.keys.key(&json!({ "question": question.to_string(), "try": number })),
+        }
+    }
+}
+
+impl LabelLlm {
     /// What is asked next where a request brought no labels: an answer that was cut short is asked for once with room
     /// for four times as much, where the room was not the user's choice; a malformed one is asked for again with what
     /// was wrong and the schema in words, up to `repairs` times. Nothing else gets better by asking.
-    fn mending(&self, asked: &Request, kept: &Kept, error: &NoLabels, rung: u32) -> Option<Request> {
-        match (&kept.outcome, error) {
-            (Outcome::Failed(failure), _) if failure.kind == FailureKind::Truncated => {
+    fn mending(&self, asked: &Request, outcome: &Read, error: &NoLabels, rung: u32) -> Option<Request> {
+        match (outcome, error) {
+            (Read::Failed(failure), _) if failure.kind == FailureKind::Truncated => {
                 let roomy = self.max_tokens.is_none() && rung == 0;
                 roomy.then(|| {
                     let mut request = asked.clone();
@@ -156,9 +245,9 @@ impl LabelLlm {
                     request
                 })
             }
-            (Outcome::Answered(_), NoLabels::Malformed(error)) if rung < self.repairs => {
+            (Read::Answered(_), NoLabels::Malformed(error)) if rung < self.repairs => {
                 let mut request = asked.clone();
-                let schema = request.schema()?.to_string();
+                let schema = request.schema()?.text().get().to_owned();
                 // In front, because not every model takes a turn of its own or instructions apart, and a model that
                 // is shown its malformed answer tends to repeat it.
                 let note = format!(
@@ -183,62 +272,34 @@ enum NoLabels {
 }
 
 impl NoLabels {
-    fn row_error(&self, kept: &Kept) -> RowError {
-        match (self, &kept.outcome) {
-            (NoLabels::Malformed(error), Outcome::Answered(answer)) => {
+    fn row_error(&self, outcome: &Read) -> RowError {
+        match (self, outcome) {
+            (NoLabels::Malformed(error), Read::Answered(answer)) => {
                 let kind = match error {
                     AnswerError::Refused { .. } => "refusal",
                     _ => "unparseable",
                 };
                 RowError { attempts: answer.attempts, ..RowError::lasting(kind, error.to_string()) }
             }
-            (_, Outcome::Failed(failure)) => row_error(failure),
-            (NoLabels::Failure, Outcome::Answered(_)) => RowError::lasting("failed", "there is no answer"),
+            (_, Read::Failed(failure)) => row_error(failure),
+            (NoLabels::Failure, Read::Answered(_)) => RowError::lasting("failed", "there is no answer"),
         }
     }
 }
 
 /// The labels that a call gives, or why it gives none.
-fn read(kept: &Kept, asked: &Asked<'_>) -> Result<BTreeMap<String, Label>, NoLabels> {
-    let Outcome::Answered(answer) = &kept.outcome else { return Err(NoLabels::Failure) };
-    parsed(answer, kept.request["questions"].is_array(), asked).map_err(NoLabels::Malformed)
-}
-
-fn parsed(
-    answer: &Answer,
-    decisions: bool,
-    asked: &Asked<'_>,
-) -> Result<BTreeMap<String, Label>, AnswerError> {
-    if decisions { parse_decisions(&answer.text, asked) } else { parse_answer(&answer.text, asked) }
-}
-
-/// The last try of a question that is kept.
-struct Try {
-    number: u32,
-    key: Digest,
-    kept: Kept,
-}
-
-/// The key of a try of a question: of the first one the question's own.
-fn try_key(io: &Io, question: Digest, number: u32) -> Digest {
-    match number {
-        0 => question,
-        _ => io.question_key(&json!({ "question": question.to_string(), "try": number })),
+fn read(outcome: &Read, request: &Request, asked: &Asked<'_>) -> Result<BTreeMap<String, Label>, NoLabels> {
+    match outcome {
+        Read::Answered(answer) => parsed(&answer.text, request, asked).map_err(NoLabels::Malformed),
+        Read::Failed(_) => Err(NoLabels::Failure),
     }
 }
 
-pub(super) fn kept(answers: &Memo, key: &Digest) -> anyhow::Result<Option<Kept>> {
-    answers.get(key)?.map(|bytes| Ok(serde_json::from_slice(&bytes)?)).transpose()
-}
-
-fn last_try(io: &Io, answers: &Memo, question: Digest) -> anyhow::Result<Option<Try>> {
-    let mut last = None;
-    for number in 0.. {
-        let key = try_key(io, question, number);
-        let Some(kept) = kept(answers, &key)? else { break };
-        last = Some(Try { number, key, kept });
+fn parsed(text: &str, request: &Request, asked: &Asked<'_>) -> Result<BTreeMap<String, Label>, AnswerError> {
+    match request.answer {
+        AnswerForm::Decisions(_) => parse_decisions(text, asked),
+        AnswerForm::Json(_) => parse_answer(text, asked),
     }
-    Ok(last)
 }
 
 /// The findings that a request asks about.
@@ -246,7 +307,7 @@ fn ids_of(request: &Request) -> Vec<String> {
     match &request.answer {
         AnswerForm::Decisions(questions) => questions.iter().map(|question| question.name.clone()).collect(),
         AnswerForm::Json(schema) => {
-            let ids = schema["required"].as_array().into_iter().flatten();
+            let ids = schema.value()["required"].as_array().into_iter().flatten();
             ids.filter_map(|id| id.as_str().map(str::to_owned)).collect()
         }
     }

@@ -87,7 +87,7 @@ impl PromptSweep {
 
     /// The prompt's digest, as in `labels.calls` of `label.llm`.
     fn digest(&self, io: &Io, prompt: &str) -> String {
-        io.question_key(&json!(&*self.loaded().prompts[prompt].text)).to_string()
+        io.question_keys().key(&json!(&*self.loaded().prompts[prompt].text)).to_string()
     }
 
     fn prompt_rows(&self, io: &Io, tried: &[Tried], selected: usize) -> anyhow::Result<RecordBatch> {
