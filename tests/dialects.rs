@@ -293,7 +293,7 @@ fn counts_that_do_not_grow_say_nothing_and_the_user_is_told() {
         let text = json!({ "effusion": "absent", "nodule": "absent" }).to_string();
         let body = json!({
             "model": "m", "choices": [{ "message": { "content": text }, "finish_reason": "stop" }],
-            "usage": { "prompt_tokens": 7, "completion_tokens": 9 }
+            "usage": { "prompt_tokens": 300, "completion_tokens": 9 }
         });
         Reply::Status(200, "", body.to_string())
     });

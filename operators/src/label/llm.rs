@@ -13,6 +13,7 @@ mod watch;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use argent_cache::Digest;
 use argent_engine::operator::{Condition, ConfigFile, ConfigFiles, Price as PlannedPrice, nearest};
@@ -36,7 +37,7 @@ use labels::{RowLabel, RowLabels};
 use parameters::{Budget, EgressParameter, EndpointParameters, Mode, PriceParameters, concurrency};
 use question::{Asker, Question};
 use tries::{ANSWERS, Standing, Tries};
-use watch::DENSEST_BYTES_PER_TOKEN;
+use watch::{DENSEST_BYTES_PER_TOKEN, Watch};
 
 /// Labels reports by a language model: each report (or each report and finding) is asked once, and every
 /// answer is on disk before it is used. Requests are their own keys: equal ones are asked once across steps,
@@ -100,6 +101,8 @@ pub struct LabelLlm {
     pub egress: EgressParameter,
     #[serde(skip)]
     pub(crate) loaded: Option<Loaded>,
+    #[serde(skip)]
+    pub(crate) watch: Mutex<Watch>,
 }
 
 pub(crate) fn once() -> u32 {
@@ -281,18 +284,13 @@ impl LabelLlm {
         again: bool,
     ) -> anyhow::Result<Vec<anyhow::Result<Vec<(Question, Standing)>>>> {
         let texts = self.section_texts(reports)?;
-        let look_up = |row: usize| {
-            let questions = match asker.questions(&sections_of(&texts, row)) {
-                Ok(questions) => questions,
-                Err(error) => return Ok(Err(error)),
-            };
-            let standings = questions.into_iter().map(|question| {
-                let standing = tries.standing(&question, again)?;
-                Ok((question, standing))
-            });
-            standings.collect::<anyhow::Result<Vec<_>>>().map(Ok)
-        };
-        (0..reports.num_rows()).into_par_iter().map(look_up).collect()
+        let rendered = |row: usize| asker.questions(&sections_of(&texts, row));
+        let rows: Vec<anyhow::Result<Vec<Question>>> =
+            (0..reports.num_rows()).into_par_iter().map(rendered).collect();
+        let all: Vec<&Question> = rows.iter().flatten().flatten().collect();
+        let mut standings = tries.standings(&all, again)?.into_iter();
+        let rows = rows.into_iter();
+        Ok(rows.map(|questions| Ok(questions?.into_iter().zip(standings.by_ref()).collect())).collect())
     }
 
     /// Why questions are not sent, where one is surely longer than the model's window.
@@ -390,6 +388,12 @@ impl LabelLlm {
         let environment = minijinja::Environment::new();
         let template = environment.template_from_str(&self.loaded().prompt.text);
         template.is_ok_and(|template| template.undeclared_variables(false).contains("examples"))
+    }
+
+    /// What watches the answers of the step, over all of its batches.
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        // Each of its values is whole, so a panic elsewhere does not spoil it.
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A client of the endpoint.

@@ -4,6 +4,7 @@ mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Mutex;
 
 use anyhow::{bail, ensure};
 use argent_engine::joining::{UNMATCHED, account, texts};
@@ -352,6 +353,7 @@ impl PromptSweep {
                 budget: self.budget,
                 concurrency: self.concurrency,
                 egress: self.egress,
+                watch: Mutex::default(),
                 loaded: Some(Loaded {
                     findings: prompt_part(&loaded.pack),
                     ids: loaded.pack.findings.iter().map(|f| f.id.clone()).collect(),

@@ -20,7 +20,7 @@ use super::labels::{RowLabel, RowLabels, voted};
 use super::purse::Purse;
 use super::question::Question;
 use super::tries::{Outcome, Standing, ToSend, Tries, row_error};
-use super::watch::{Found, Watch};
+use super::watch::Found;
 
 /// What is done with the labels of a row, or with the reason why it has none.
 pub(crate) type OnRow<'a> = dyn FnMut(&mut Io, usize, Result<RowLabels, RowError>) -> anyhow::Result<()> + 'a;
@@ -42,7 +42,6 @@ pub(super) struct Batch<'a, 'b> {
     ended: HashMap<Digest, Result<Arc<Labels>, RowError>>,
     /// What is to be sent.
     queue: VecDeque<Next>,
-    watch: Watch,
     /// Whether nothing more is to be sent.
     stopping: bool,
 }
@@ -69,9 +68,9 @@ impl<'a, 'b> Batch<'a, 'b> {
         on_row: &'a mut OnRow<'a>,
     ) -> Batch<'a, 'b> {
         let (rows, waiting, open, ended) = (BTreeMap::new(), HashMap::new(), HashSet::new(), HashMap::new());
-        let (queue, watch, stopping) = (VecDeque::new(), Watch::default(), false);
+        let (queue, stopping) = (VecDeque::new(), false);
         let claims = io.question_claims();
-        Batch { operator, io, on_row, tries, claims, rows, waiting, open, ended, queue, watch, stopping }
+        Batch { operator, io, on_row, tries, claims, rows, waiting, open, ended, queue, stopping }
     }
 
     /// Says that a row has no questions, and why.
@@ -217,7 +216,7 @@ impl<'a, 'b> Batch<'a, 'b> {
         outcome: Result<Answer, Failure>,
     ) -> Result<Answer, Failure> {
         let Ok(answer) = &outcome else { return outcome };
-        let found = self.watch.answered(client, runtime, &next.sent.request, answer.usage);
+        let found = self.operator.watch().answered(client, runtime, &next.sent.request, answer.usage);
         match self.heed(purse, found) {
             Some(failure) => Err(failure),
             None => outcome,
@@ -255,7 +254,7 @@ impl<'a, 'b> Batch<'a, 'b> {
                     let labels = Labels { by_finding, call: next.sent.key.to_string() };
                     return self.end(next.question, Ok(Arc::new(labels)));
                 }
-                let found = self.watch.malformed(client, runtime, &next.sent.request);
+                let found = self.operator.watch().malformed(client, runtime, &next.sent.request);
                 self.heed(purse, found);
             }
             Err(failure) if failure.fatal => {

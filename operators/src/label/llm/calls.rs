@@ -39,12 +39,8 @@ impl LabelLlm {
         calls: &[Digest],
         told: &mut HashSet<Digest>,
     ) -> anyhow::Result<RecordBatch> {
-        let tries = Tries::open(self, io)?;
-        let mut all: BTreeMap<Digest, Call> = BTreeMap::new();
-        for call in calls {
-            let family = tries.family(*call)?;
-            all.extend(family.into_iter().filter(|(call, _)| told.insert(*call)));
-        }
+        let families = Tries::open(self, io)?.families(calls)?;
+        let all = families.into_iter().filter(|(call, _)| told.insert(*call)).collect();
         self.batch(io, &all)
     }
 

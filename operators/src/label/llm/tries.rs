@@ -9,6 +9,7 @@ use argent_llm::{
     Answer, AnswerError, AnswerForm, Asked, Failure, FailureKind, Label, Request, Usage, parse_answer,
     parse_decisions,
 };
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -18,6 +19,9 @@ use super::question::{Question, asked};
 
 /// The name of the memo of answers, shared by all steps and pipelines of a store.
 pub(crate) const ANSWERS: &str = "llm answers";
+
+/// What is said of a call that nothing is kept of any more.
+const GONE: &str = "an answer is gone from the memo";
 
 /// What came of a request, as it is kept: beside what was asked, so that it can be shown and parsed again.
 #[derive(Serialize)]
@@ -124,6 +128,41 @@ impl<'a> Tries<'a> {
     /// # Errors
     /// When the memo does not read.
     pub(super) fn standing(&self, question: &Question, again: bool) -> anyhow::Result<Standing> {
+        let first = self.answers.get(&question.key)?;
+        self.standing_after(question, first.as_deref(), again)
+    }
+
+    /// How questions stand, in their order: what is kept of them is read at once, which is much faster than one by one.
+    ///
+    /// # Errors
+    /// When the memo does not read.
+    pub(super) fn standings(&self, questions: &[&Question], again: bool) -> anyhow::Result<Vec<Standing>> {
+        let keys: Vec<Digest> = questions.iter().map(|question| question.key).collect();
+        let first = self.answers.get_many(&keys)?;
+        let standing =
+            |(place, question): (usize, &&Question)| self.standing_after(question, first.get(place), again);
+        questions.par_iter().enumerate().map(standing).collect()
+    }
+
+    /// As [`Tries::standing`], with what is kept of the question's first try.
+    fn standing_after(
+        &self,
+        question: &Question,
+        first: Option<&[u8]>,
+        again: bool,
+    ) -> anyhow::Result<Standing> {
+        let Some(first) = first else {
+            let (key, request) = (question.key, question.request.clone());
+            return Ok(Standing::Open(Box::new(ToSend { key, request, mends: None })));
+        };
+        // Most questions have been asked once, and the answer reads.
+        if !self.answers.contains(&self.try_key(question.key, 1)) {
+            let kept: KeptOutcome = serde_json::from_slice(first)?;
+            let asked = asked(self.step, &question.about.ids);
+            if let Ok(labels) = read(&kept.outcome, &question.request, &asked) {
+                return Ok(Standing::Labels(labels, question.key));
+            }
+        }
         let end = self.chain(question.key, &question.request, &question.about.ids, &mut |_| {})?;
         if !again || !matches!(end, Standing::Failed(_)) {
             return Ok(end);
@@ -165,16 +204,31 @@ impl<'a> Tries<'a> {
         anyhow::bail!("a question has more answers than there are numbers")
     }
 
+    /// All calls that the labels of these calls' questions took, as [`Tries::family`] has them.
+    ///
+    /// # Errors
+    /// When the memo does not read, or no longer has a call.
+    pub(super) fn families(&self, calls: &[Digest]) -> anyhow::Result<Vec<(Digest, Call)>> {
+        if self.step.samples > 1 {
+            let families = calls.iter().map(|call| self.family(*call));
+            return Ok(families.collect::<anyhow::Result<Vec<_>>>()?.into_iter().flatten().collect());
+        }
+        let payloads = self.answers.get_many(calls)?;
+        let family = |(place, key): (usize, &Digest)| {
+            let call: Call = serde_json::from_slice(payloads.get(place).context(GONE)?)?;
+            if call.mends.is_some() { self.family(*key) } else { Ok(vec![(*key, call)]) }
+        };
+        let families = calls.par_iter().enumerate().map(family).collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(families.into_iter().flatten().collect())
+    }
+
     /// All calls that the labels of a call's question took: of every sample, and what was asked first where an answer
     /// had to be mended.
     ///
     /// # Errors
     /// When the memo does not read, or no longer has the call.
-    pub(super) fn family(&self, call: Digest) -> anyhow::Result<Vec<(Digest, Call)>> {
+    fn family(&self, call: Digest) -> anyhow::Result<Vec<(Digest, Call)>> {
         let first = self.call(call)?;
-        if self.step.samples == 1 && first.mends.is_none() {
-            return Ok(vec![(call, first)]);
-        }
         let mut root = first;
         while let Some(mended) = &root.mends {
             root = self.call(mended.parse()?)?;
@@ -191,7 +245,7 @@ impl<'a> Tries<'a> {
     }
 
     fn call(&self, call: Digest) -> anyhow::Result<Call> {
-        let payload = self.answers.get(&call)?.context("an answer is gone from the memo")?;
+        let payload = self.answers.get(&call)?.context(GONE)?;
         Ok(serde_json::from_slice(&payload)?)
     }
 

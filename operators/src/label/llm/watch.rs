@@ -8,12 +8,18 @@ use tokio::runtime::Handle;
 /// Prompts below so many bytes fit every window that servers start with.
 const LONG_BYTES: u64 = 4000;
 
+/// Servers start with windows of 2,048 tokens and more, so that a smaller count that comes again is chance.
+const SMALL_WINDOW_TOKENS: u64 = 1900;
+
+/// No window is as small as this: a count below it is no count.
+const NO_WINDOW_TOKENS: u64 = 256;
+
 /// No tokenizer puts more bytes of a report into a token; a prompt that seems denser was cut.
 pub(super) const DENSEST_BYTES_PER_TOKEN: u64 = 8;
 
-/// Watches the answers of a run. A probe is sent only where something is suspicious: most runs send none.
-#[derive(Default)]
-pub(super) struct Watch {
+/// Watches the answers of a step. A probe is sent only where something is suspicious: most runs send none.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
     /// By count of tokens of a long prompt: the fewest and the most bytes that had it.
     counted: BTreeMap<u64, (u64, u64)>,
     /// What a prompt of so many bytes became, for the longest one that was probed.
@@ -73,7 +79,8 @@ impl Watch {
         (*least, *most) = ((*least).min(bytes), (*most).max(bytes));
         // Texts that differ by a twentieth in length may by chance have equal counts.
         let repeats = *most > *least + *least / 20;
-        repeats || bytes > DENSEST_BYTES_PER_TOKEN * tokens
+        let dense = bytes > DENSEST_BYTES_PER_TOKEN * tokens;
+        (repeats && tokens >= SMALL_WINDOW_TOKENS) || (dense && tokens >= NO_WINDOW_TOKENS)
     }
 
     /// Looks into a malformed answer, once: whether the endpoint holds answers to their schema at all.
@@ -127,5 +134,7 @@ mod tests {
         assert!(watch.is_suspicious(8000, 900));
         assert!(watch.is_suspicious(9000, 2000));
         assert!(watch.is_suspicious(12_000, 2000));
+        assert!(!watch.is_suspicious(5000, 1200) && !watch.is_suspicious(8000, 1200), "chance");
+        assert!(!watch.is_suspicious(9000, 100), "no count");
     }
 }
