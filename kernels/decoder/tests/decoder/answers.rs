@@ -1,5 +1,7 @@
 //! What a model answers, and on what that does not depend.
 
+#[cfg(feature = "cuda")]
+use argent_decoder::Device;
 use argent_decoder::{Answer, Message, Model};
 use serde_json::json;
 use tokenizers::Tokenizer;
@@ -124,6 +126,24 @@ fn probabilities_add_up_and_the_mass_is_theirs_of_the_whole_vocabulary() {
         for decision in answer.decisions {
             assert!((decision.probabilities.iter().sum::<f64>() - 1.0).abs() < 1e-12);
             assert!(decision.label_mass > 0.0 && decision.label_mass < 0.1, "{}", decision.label_mass);
+        }
+    }
+}
+
+/// A GPU computes in bf16, of which two numbers differ by up to a share of 1/256.
+#[cfg(feature = "cuda")]
+#[test]
+fn a_gpu_answers_as_the_processor() {
+    let golden = golden();
+    for case in golden.cases.keys() {
+        let prompts = golden.prompts(case != "mistral");
+        let (mut processor, mut gpu) = (Tiny::of(case).open(), Tiny::of(case).open_on(Device::Cuda(0)));
+        let sheet = processor.sheet(&golden.questions, &golden.options).unwrap();
+        let expected = decided(&mut processor, &prompts, &sheet);
+        for (found, expected) in decided(&mut gpu, &prompts, &sheet).iter().zip(&expected) {
+            let (found, expected) = (numbers(found), numbers(expected));
+            let furthest = found.iter().zip(&expected).map(|(found, expected)| (found - expected).abs());
+            assert!(furthest.fold(0.0, f64::max) < 0.05, "{case}: {found:?}, expected {expected:?}");
         }
     }
 }

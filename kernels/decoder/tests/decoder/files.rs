@@ -7,7 +7,7 @@ use expect_test::expect;
 use tempfile::TempDir;
 
 use crate::golden::{golden, numbers};
-use crate::tiny::{Tiny, find};
+use crate::tiny::{Tiny, find, safetensors_bf16};
 
 #[test]
 fn weights_in_several_files_answer_as_in_one() {
@@ -21,6 +21,19 @@ fn weights_in_several_files_answer_as_in_one() {
     let refusal = find(several.path()).unwrap_err().to_string();
     expect!["FOLDER has no model-2-of-2.safetensors, which its index names; was it downloaded fully?"]
         .assert_eq(&refusal.replace(several.path().to_str().unwrap(), "FOLDER"));
+}
+
+#[test]
+fn weights_of_16_bits_answer_as_their_values_do() {
+    let (short, long) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let mut tiny = Tiny::of("qwen2");
+    tiny.write(short.path());
+    std::fs::write(short.path().join("model.safetensors"), safetensors_bf16(&tiny.arrays)).unwrap();
+    for value in tiny.arrays.values_mut().flat_map(|array| &mut array.1) {
+        *value = f32::from_bits(value.to_bits() >> 16 << 16);
+    }
+    tiny.write(long.path());
+    assert_eq!(answers(short.path()), answers(long.path()));
 }
 
 #[test]

@@ -69,22 +69,23 @@ impl Tiny {
 
     /// The model, opened on the processor.
     pub(crate) fn open(&self) -> Model {
-        self.try_open().unwrap()
+        self.open_on(Device::Cpu)
     }
 
-    /// The model or why it does not open.
-    pub(crate) fn try_open(&self) -> Result<Model, argent_decoder::Error> {
+    /// The model, opened on a device.
+    pub(crate) fn open_on(&self, device: Device) -> Model {
+        self.try_open(device).unwrap()
+    }
+
+    /// What is said of the model, which does not open.
+    pub(crate) fn refusal(&self) -> String {
+        self.try_open(Device::Cpu).err().unwrap().to_string()
+    }
+
+    fn try_open(&self, device: Device) -> Result<Model, argent_decoder::Error> {
         let folder = TempDir::new().unwrap();
         self.write(folder.path());
-        Model::open(&find(folder.path())?, Device::Cpu)
-    }
-
-    /// What is said if the model does not open.
-    pub(crate) fn refusal(&self) -> String {
-        match self.try_open() {
-            Ok(_) => panic!("the model opens"),
-            Err(error) => error.to_string(),
-        }
+        Model::open(&find(folder.path())?, device)
     }
 }
 
@@ -172,15 +173,22 @@ fn uniform(name: &str, count: usize) -> Vec<f64> {
     (0..count as u64).map(number).collect()
 }
 
+/// A safetensors file of bf16 arrays: the upper halves of f32.
+pub(crate) fn safetensors_bf16(arrays: &Arrays) -> Vec<u8> {
+    let upper = |value: &f32| ((value.to_bits() >> 16) as u16).to_le_bytes();
+    serialized(arrays, Dtype::BF16, |values| values.iter().flat_map(upper).collect())
+}
+
 /// A safetensors file of f32 arrays.
 pub(crate) fn safetensors(arrays: &Arrays) -> Vec<u8> {
-    let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = arrays
+    serialized(arrays, Dtype::F32, |values| values.iter().flat_map(|value| value.to_le_bytes()).collect())
+}
+
+fn serialized(arrays: &Arrays, dtype: Dtype, bytes: impl Fn(&[f32]) -> Vec<u8>) -> Vec<u8> {
+    let arrays: Vec<_> = arrays.iter().map(|(name, (shape, values))| (name, shape, bytes(values))).collect();
+    let views = arrays
         .iter()
-        .map(|(name, (shape, values))| (name, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect()))
-        .collect();
-    let views = bytes
-        .iter()
-        .map(|(name, shape, bytes)| (*name, TensorView::new(Dtype::F32, (*shape).clone(), bytes).unwrap()));
+        .map(|(name, shape, bytes)| (name.as_str(), TensorView::new(dtype, shape.to_vec(), bytes).unwrap()));
     let format = Some([("format".to_owned(), "pt".to_owned())].into());
     safetensors::serialize(views, format).unwrap()
 }
