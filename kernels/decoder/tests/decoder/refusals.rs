@@ -83,13 +83,18 @@ fn a_file_that_was_not_downloaded_fully_is_refused() {
 }
 
 #[test]
-fn a_tokenizer_of_another_model_is_refused() {
-    let mut tiny = Tiny::of("llama");
+fn a_token_that_the_model_does_not_know_is_an_error_and_one_that_no_text_has_is_none() {
+    let mut tiny = Tiny { template: None, ..Tiny::of("llama").with("vocab_size", json!(260)) };
     for name in ["model.embed_tokens.weight", "lm_head.weight"] {
-        tiny.arrays.insert(name.into(), (vec![260, 32], vec![0.0; 260 * 32]));
+        let (shape, values) = tiny.arrays.get_mut(name).unwrap();
+        shape[0] = 260;
+        values.truncate(260 * 32);
     }
-    let refusal = tiny.with("vocab_size", json!(260)).refusal();
-    expect!["tokenizer.json has the token number 265, and the model knows 260 from 0 on; they belong to two models"].assert_eq(refusal.rsplit('/').next().unwrap());
+    let mut model = tiny.open();
+    let sheet = model.sheet(&strings(&["x:"]), &strings(&[" A", " B"])).unwrap();
+    assert!(model.decide(&[asked("a text of bytes")], &sheet).unwrap()[0].is_ok());
+    let error = model.decide(&[asked("a secret nodule")], &sheet).unwrap_err();
+    expect!["a text has the token number 261, and the model knows 260 from 0 on; are its tokenizer.json and its config.json of one model?"].assert_eq(&error.to_string());
 }
 
 #[test]
