@@ -22,7 +22,7 @@ const LADDER: [(&str, &[&str]); 10] = [
 /// by two kernels, and templates rendered for two reasons: a user's prompt, and the form that a model reads.
 const HEAVY: [(&str, &[(&str, &str)]); 10] = [
     ("datafusion", &[("operators/Cargo.toml", "operators/src/sql/")]),
-    ("reqwest", &[("kernels/llm/Cargo.toml", "kernels/llm/src/")]),
+    ("reqwest", &[("kernels/llm/Cargo.toml", "kernels/llm/")]),
     ("candle-core", &NETWORKS),
     ("candle-nn", &NETWORKS),
     ("tokenizers", &[("kernels/decoder/Cargo.toml", "kernels/decoder/")]),
