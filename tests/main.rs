@@ -22,6 +22,7 @@ mod init;
 mod labels;
 mod llm;
 mod matrix;
+mod pseudonyms;
 mod quickstart;
 mod real_reports;
 mod real_volumes;

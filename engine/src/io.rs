@@ -10,7 +10,7 @@ use argent_cache::encoding::RowEncoder;
 use argent_cache::keys::row_error_key;
 use argent_cache::lock::Lock;
 use argent_cache::table::TableWriter;
-use argent_cache::{BlobError, Digest, Memo, Stats, Store};
+use argent_cache::{BlobError, Digest, Memo, Secret, Stats, Store};
 use arrow::array::{BooleanArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use serde::{Deserialize, Serialize};
@@ -287,6 +287,11 @@ impl Io<'_> {
     /// When the memo does not open.
     pub fn memo(&self, name: &str) -> anyhow::Result<Memo> {
         self.store.memo(&shared_memo(self.store, name))
+    }
+
+    /// The secret that keys the store's digests.
+    pub fn secret(&self) -> &Secret {
+        self.store.secret()
     }
 
     /// The key of a question in a shared memo.

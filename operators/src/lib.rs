@@ -14,6 +14,7 @@ pub mod one_or_many;
 pub mod predicate;
 pub mod predict;
 pub mod prompt;
+pub mod pseudonyms;
 pub mod records;
 pub mod reports;
 pub mod split;

@@ -12,6 +12,7 @@ use crate::findings;
 use crate::ids::{IdReader, Ids};
 use crate::label::{STATES, label_fields};
 use crate::one_or_many::OneOrMany;
+use crate::pseudonyms::{self, Pseudonymise, Pseudonyms};
 use crate::tabular::{self, File, RowsBuilder};
 
 /// Reads labels from CSV, TSV, JSON Lines and Parquet files: wide (a column per finding) or long.
@@ -26,6 +27,11 @@ pub struct LabelsTable {
     /// How ids are normalised, and which further ids follow from them.
     #[serde(default)]
     pub ids: Option<Ids>,
+    /// Ids that come in as pseudonyms: `[patient, id]`, or `{ columns: [patient, id], key: { env: NAME } }` for pseudonyms
+    /// that are equal in several stores. An id out of which one of them could be read gets one too. Words of a text, a
+    /// name in a report among them, stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudonymise: Option<Pseudonymise>,
     /// The finding pack: its findings' ids or names are the columns of a wide file.
     #[schemars(extend("x-not-in-key" = "the pack enters the key by its ids and names"))]
     pub findings: String,
@@ -145,7 +151,7 @@ impl Operator for LabelsTable {
         let pack = findings::load(files, "findings", &self.findings)?.pack;
         self.pack = pack.findings.iter().map(|f| (f.id.clone(), f.name.clone())).collect();
         files.uses("findings", json!(self.pack));
-        Ok(())
+        pseudonyms::load(files, self.pseudonymise.as_mut())
     }
 
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
@@ -154,14 +160,16 @@ impl Operator for LabelsTable {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let schema = column::schema(ids.fields().into_iter().chain(label_fields()));
+        let fields = pseudonyms::fields(ids.fields(), &ids, self.pseudonymise.as_ref())?;
+        let schema = column::schema(fields.into_iter().chain(label_fields()));
         Ok(Signature::new(schema, &["id", "finding"]).reads(FILES, ["digest"]).sees(FILES, ["path"]))
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(anyhow::Error::msg)?;
+        let pseudonyms = Pseudonyms::new(io, &ids, self.pseudonymise.as_ref())?;
         let mut found = Found::default();
-        tabular::each_file(io, |io, file| self.collect(io, &ids, file, &mut found))?;
+        tabular::each_file(io, |io, file| self.collect(io, (&ids, &pseudonyms), file, &mut found))?;
         let mut rows = RowsBuilder::new(io.schema("")?);
         for cells in found.settle(io) {
             rows.push(&cells.iter().map(|cell| Some(cell.as_str())).collect::<Vec<_>>());
@@ -172,7 +180,13 @@ impl Operator for LabelsTable {
 
 impl LabelsTable {
     /// Adds one file's labels.
-    fn collect(&self, io: &mut Io, ids: &IdReader, file: &mut File, found: &mut Found) -> anyhow::Result<()> {
+    fn collect(
+        &self,
+        io: &mut Io,
+        (ids, pseudonyms): (&IdReader, &Pseudonyms),
+        file: &mut File,
+        found: &mut Found,
+    ) -> anyhow::Result<()> {
         let id_column = file.column(&self.id)?;
         if self.long.is_none() && !file.columns().iter().any(|c| self.finding(c).is_some()) {
             anyhow::bail!("{file} has no column named as a finding of the pack");
@@ -181,7 +195,8 @@ impl LabelsTable {
             if !self.wanted(file)? {
                 continue;
             }
-            let Some(row) = file.ids(io, ids, id_column) else { continue };
+            let Some(mut row) = file.ids(io, ids, id_column) else { continue };
+            pseudonyms.put(&mut row);
             for (finding, cell) in self.findings_of(file)? {
                 found.add(&row, finding, self.state(cell.as_deref()));
             }
