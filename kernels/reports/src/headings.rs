@@ -1,6 +1,6 @@
 //! Headings and section names whose text is not about the image.
 
-use crate::cues::{Cues, Language, skipped_headings};
+use crate::cues::{Cues, Languages, skipped_headings};
 use crate::pack::Mistake;
 use crate::pattern::expand;
 use crate::sentences::{Sentence, fold};
@@ -18,10 +18,11 @@ pub(crate) struct Headings {
 }
 
 impl Headings {
-    /// Compiles the built-in headings of the language and those of the pack; adds what does not
+    /// Compiles the built-in headings of the languages and those of the pack; adds what does not
     /// compile to `mistakes`.
-    pub(crate) fn new(language: Language, cues: &Cues, mistakes: &mut Vec<Mistake>) -> Self {
-        let mut names: Vec<String> = skipped_headings(language).iter().map(|name| expand(name)).collect();
+    pub(crate) fn new(languages: &Languages, cues: &Cues, mistakes: &mut Vec<Mistake>) -> Self {
+        let built_in = languages.iter().flat_map(skipped_headings);
+        let mut names: Vec<String> = built_in.map(|name| expand(name)).collect();
         for (index, name) in cues.skip_sections.iter().enumerate() {
             let expression = expand(&fold(name));
             match Regex::new(&expression) {
