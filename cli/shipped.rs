@@ -51,9 +51,7 @@ const FILES: &[(&str, &[u8])] = shipped![
     "examples/train.classifier.yaml",
     "examples/volumes.resample.yaml",
     "examples/volumes.scan.yaml",
-    "findings/ankle-fracture.yaml",
     "findings/ct-rate-18.yaml",
-    "findings/openi-25.yaml",
     "findings/rad-chestct-16.yaml",
     "prompts/chest-ct.md",
 ];
