@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::ids::IdReader;
-use crate::label::llm;
+use crate::label::llm::parameters;
 
 /// The columns of ids that hold pseudonyms, and the secret that makes these.
 ///
@@ -35,7 +35,7 @@ pub struct Keyed {
     /// The secret: 64 hexadecimal digits, such as `openssl rand -hex 32` writes, by the name of the environment variable
     /// that holds them.
     #[schemars(extend("x-not-in-key" = "the secret enters the key by a digest of it"))]
-    pub key: llm::Secret,
+    pub key: parameters::Secret,
     #[serde(skip)]
     secret: Option<Secret>,
 }

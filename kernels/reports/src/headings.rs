@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn text_under_a_skipped_heading_is_left_out() {
-        let headings = Headings::new(Language::En, &Cues::default(), &mut Vec::new());
+        let headings = Headings::new(&Languages::default(), &Cues::default(), &mut Vec::new());
         for (text, expected) in [
             ("Indication: pneumonia. Cough. Findings: clear.", &["Findings: clear"][..]),
             ("History: emphysema\n\nNodule.", &["Nodule"]),
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn section_names_are_skipped_whole() {
-        let headings = Headings::new(Language::En, &Cues::default(), &mut Vec::new());
+        let headings = Headings::new(&Languages::default(), &Cues::default(), &mut Vec::new());
         for (name, skipped) in [
             ("indication", true),
             ("Clinical_Information", true),
