@@ -428,16 +428,19 @@ steps:
     expect![[r#"
         trn1,lung_nodule
         trn1,pulmonary_fibrotic_sequela
-        trn3,hiatal_hernia"#]].assert_eq(&present("standard"));
+        trn3,hiatal_hernia"#]]
+    .assert_eq(&present("standard"));
     expect![[r#"
         trn2,pulmonary_fibrotic_sequela
-        trn3,hiatal_hernia"#]].assert_eq(&present("hlip"));
+        trn3,hiatal_hernia"#]]
+    .assert_eq(&present("hlip"));
     expect![[r#"
         trn1,lung_nodule
         trn1,pulmonary_fibrotic_sequela
         trn2,medical_material
         trn2,pulmonary_fibrotic_sequela
-        trn3,hiatal_hernia"#]].assert_eq(&present("extended"));
+        trn3,hiatal_hernia"#]]
+    .assert_eq(&present("extended"));
     assert_eq!(
         sandbox.sql("select id, kind, message from abnormalities.errors"),
         ["trn4,value,hernia: the cell holds a value that `values` does not name"]

@@ -21,6 +21,7 @@ mod include;
 mod incremental;
 mod ingestion;
 mod init;
+mod label_pipelines;
 mod labels;
 mod llm;
 mod matrix;
