@@ -151,6 +151,9 @@ impl Labeller {
         let mut cued = None;
         for &(finding, taken_back) in named {
             let probes = &self.findings[finding];
+            if !probes.may_match(sentence) {
+                continue;
+            }
             for probe in probes.matching(sentence) {
                 let cued = cued.get_or_insert_with(|| self.lexicon.find(sentence));
                 for mention in probes.mentions(probe, sentence, cued) {

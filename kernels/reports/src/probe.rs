@@ -18,7 +18,7 @@ pub(crate) struct FindingProbes {
     probes: Vec<Probe>,
     /// All probes at once: one pass tells which of them match a sentence.
     set: RegexSet,
-    /// Matches every section in which a probe matches a sentence; `None` where none can be built.
+    /// Matches every section and sentence in which a probe matches; `None` where none can be built.
     filter: Option<Regex>,
     /// Clauses in which no word is a mention.
     without: Option<Regex>,
@@ -60,10 +60,10 @@ impl FindingProbes {
         Self { probes, set, filter, without, except, taken_back }
     }
 
-    /// Whether a sentence of the folded section may contain a mention: most findings are named in few
-    /// reports, and this spares the others the search by sentence.
-    pub(crate) fn may_match(&self, section: &str) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.is_match(section))
+    /// Whether a folded section, or a sentence of one, may contain a mention: most findings are named in few
+    /// reports and there in few sentences, and this spares the others the dearer search for which pattern it is.
+    pub(crate) fn may_match(&self, text: &str) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.is_match(text))
     }
 
     /// Which of the phrases the folded sections of a report take back, by their places in the pack.
