@@ -1,5 +1,6 @@
 //! The shipped pipelines of labels run from end to end on data in the form in which it is distributed.
 
+use argent_cache::{Secret, Store};
 use expect_test::expect;
 use serde_json::Value;
 
@@ -164,20 +165,20 @@ fn ankle(sandbox: &Sandbox) {
         String::from("report,ankle_fracture\n"),
         String::from("image,report,projection\n"),
     );
-    for number in 1..=12 {
+    for number in 1..=24 {
         let (text, truth) = texts[number % texts.len()];
         reports += &format!(
             "acc-{number},mueller-{number},\"Klinische Angaben: Sturz. Fraktur?\nBefund: {text} Seite {}.\"\n",
             number % 10
         );
-        if number <= 10 {
+        if number <= 20 {
             gold += &format!("acc-{number},{truth}\n");
         }
         images += &format!("i{number}a.dcm,acc-{number},ap\ni{number}b.dcm,acc-{number},lateral\n");
     }
     // The same text once more, as of another examination.
-    reports += "acc-13,mueller-13,\"Klinische Angaben: Sturz. Fraktur?\nBefund: Keine Fraktur. Seite 1.\"\n";
-    images += "i13a.dcm,acc-13,ap\n";
+    reports += "acc-25,mueller-25,\"Klinische Angaben: Sturz. Fraktur?\nBefund: Keine Fraktur. Seite 1.\"\n";
+    images += "i25a.dcm,acc-25,ap\n";
     sandbox
         .write("data/reports.csv", &reports)
         .write("data/gold.csv", &gold)
@@ -204,19 +205,21 @@ fn ankle_prompts_compete_and_the_labels_of_reports_become_labels_of_images() {
     });
     let sandbox = Sandbox::new();
     ankle(&sandbox);
+    // The split goes by the patients' pseudonyms, which go by the store's secret.
+    Store::open_with_secret(&sandbox.path(".argent"), Secret::from_bytes([7; 32])).unwrap();
     let steps = run(&sandbox, "ankle-labels.yaml", &server, &[]);
     expect![[r#"
-        reports made 13 0 0
-        gold made 10 0 0
-        images made 25 0 0
-        split made 13 0 0
+        reports made 25 0 0
+        gold made 20 0 0
+        images made 49 0 0
+        split made 25 0 0
         sweep made 5 0 0
         selected made 1 0 0
-        labels made 13 0 0
-        rules made 13 0 0
+        labels made 25 0 0
+        rules made 25 0 0
         agreement made 1 0 0
-        targets made 13 0 0
-        training made 25 0 0
+        targets made 25 0 0
+        training made 49 0 0
         counts made 1 0 0"#]]
     .assert_eq(&steps.join("\n"));
     let pipeline = shipped("ankle-labels.yaml");
@@ -229,17 +232,17 @@ fn ankle_prompts_compete_and_the_labels_of_reports_become_labels_of_images() {
         prompts/ankle-conventions.md,false,1.0
         prompts/ankle-definition.md,true,1.0
         prompts/ankle-german.md,false,1.0
-        prompts/ankle-question.md,false,0.0
+        prompts/ankle-question.md,false,0.667
         prompts/ankle-sentences.md,false,1.0"#]]
     .assert_eq(&ask("select prompt, selected, round(value, 3) as value from sweep order by prompt"));
-    expect!["ankle_fracture,4,2,0,1.0"]
+    expect!["ankle_fracture,14,8,0,1.0"]
         .assert_eq(&ask("select finding, n, positives, failed, round(f1, 3) as f1 from agreement"));
-    expect!["13,12,0.000341,25,25,12.0"].assert_eq(&ask(
+    expect!["25,24,0.000682,49,49,24.0"].assert_eq(&ask(
         "select reports, requests, round(usd, 6), images, labelled_images, fractures from counts",
     ));
-    let images = "select t.id, t.target, t.by_hand from training t where t.id like 'i3%' or t.id like 'i13%' order by t.id";
+    let images = "select t.id, t.target, t.by_hand from training t where t.id like 'i3%' or t.id like 'i25%' order by t.id";
     expect![[r#"
-        i13a.dcm,0.0,false
+        i25a.dcm,0.0,false
         i3a.dcm,1.0,true
         i3b.dcm,1.0,true"#]]
     .assert_eq(&ask(images));
