@@ -86,7 +86,7 @@ fn sandbox(server: &ChatServer) -> Sandbox {
 }
 
 /// Every file of the store, as it is and with Parquet decoded.
-fn store_texts(store: &Path) -> Vec<(PathBuf, String)> {
+pub(crate) fn store_texts(store: &Path) -> Vec<(PathBuf, String)> {
     let mut folders = vec![store.to_owned()];
     let mut texts = Vec::new();
     while let Some(folder) = folders.pop() {

@@ -379,6 +379,78 @@ fn who_is_forgotten_is_in_no_task() {
     assert_eq!(sandbox.sql("select distinct id from review.cells"), ["other"]);
 }
 
+/// RAD-ChestCT as it is distributed: a column for each abnormality and location, which become the 16 findings in each of
+/// the published ways.
+#[test]
+fn the_tables_of_rad_chestct_become_the_findings_that_models_are_tested_on() {
+    let root = crate::sandbox::root().join("pipelines/findings");
+    let sandbox = Sandbox::new();
+    for name in ["rad-chestct-16.yaml", "rad-chestct-84.yaml"] {
+        sandbox.write(name, &std::fs::read_to_string(root.join(name)).unwrap());
+    }
+    let pack: serde_json::Value = serde_yaml::from_str(&sandbox.read("rad-chestct-84.yaml")).unwrap();
+    let all: Vec<&str> =
+        pack["findings"].as_array().unwrap().iter().map(|f| f["id"].as_str().unwrap()).collect();
+    assert_eq!(all.len(), 84);
+    let places = ["left_upper", "right_lower", "other_location"];
+    let columns: Vec<String> = all.iter().flat_map(|f| places.map(|place| format!("{f}*{place}"))).collect();
+    // By patient: the cells that are 1. A nodule of more than 1 cm alone, a scar, a fibrosis, a CABG, a broken cell.
+    let row = |id: &str, ones: &[&str], broken: &str| {
+        let cell = |column: &String| match column {
+            column if column == broken => "?",
+            column if ones.contains(&column.as_str()) => "1",
+            _ => "0",
+        };
+        format!("{id},{}\n", columns.iter().map(cell).collect::<Vec<_>>().join(","))
+    };
+    let rows = [
+        row("trn1", &["nodulegr1cm*right_lower", "scarring*left_upper"], ""),
+        row("trn2", &["fibrosis*left_upper", "cabg*other_location"], ""),
+        row("trn3", &["hernia*other_location"], "hernia*left_upper"),
+        row("trn4", &[], "hernia*left_upper"),
+    ];
+    sandbox.write("labels.csv", &format!("NoteAcc_DEID,{}\n{}", columns.join(","), rows.concat()));
+    let spec = "argent: 1
+name: p
+steps:
+  abnormalities: { use: labels.table, with: { path: labels.csv, id: NoteAcc_DEID, findings: rad-chestct-84.yaml, locations: '*', values: { \"1\": present, \"0\": absent } } }
+  standard: { use: label.map, from: abnormalities, with: { findings: rad-chestct-16.yaml, mapping: standard } }
+  hlip: { use: label.map, from: abnormalities, with: { findings: rad-chestct-16.yaml, mapping: hlip } }
+  extended: { use: label.map, from: abnormalities, with: { findings: rad-chestct-16.yaml, mapping: extended } }
+";
+    sandbox.write("p.yaml", spec);
+    sandbox.run(&["p.yaml"]);
+    let present = |step: &str| {
+        sandbox
+            .sql(&format!("select id, finding from {step} where state = 'present' order by id, finding"))
+            .join("\n")
+    };
+    expect![[r#"
+        trn1,lung_nodule
+        trn1,pulmonary_fibrotic_sequela
+        trn3,hiatal_hernia"#]]
+    .assert_eq(&present("standard"));
+    expect![[r#"
+        trn2,pulmonary_fibrotic_sequela
+        trn3,hiatal_hernia"#]]
+    .assert_eq(&present("hlip"));
+    expect![[r#"
+        trn1,lung_nodule
+        trn1,pulmonary_fibrotic_sequela
+        trn2,medical_material
+        trn2,pulmonary_fibrotic_sequela
+        trn3,hiatal_hernia"#]]
+    .assert_eq(&present("extended"));
+    assert_eq!(
+        sandbox.sql("select id, kind, message from abnormalities.errors"),
+        ["trn4,value,hernia: the cell holds a value that `values` does not name"]
+    );
+    sandbox
+        .write("p.yaml", &spec.replace("locations: '*'", "locations: '*', long: { finding: a, value: b }"));
+    let said = sandbox.argent(&["check", "p.yaml"]).err;
+    assert!(said.contains("`locations` is for a wide file, and `long` is given too"), "{said}");
+}
+
 /// The mappings that are published for RAD-ChestCT, and the findings that each of them makes.
 #[test]
 fn the_shipped_mappings_make_the_published_sets() {

@@ -302,6 +302,11 @@ impl Io<'_> {
         self.store.memo(&shared_memo(self.store, name))
     }
 
+    /// The secret that keys the store's digests.
+    pub fn secret(&self) -> &Secret {
+        self.store.secret()
+    }
+
     /// What gives questions their keys in a shared memo, for use on other threads too.
     pub fn question_keys(&self) -> QuestionKeys {
         QuestionKeys { secret: self.store.secret().clone() }

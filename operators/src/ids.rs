@@ -1,5 +1,7 @@
 //! Ids: from a file's name or a cell to the row's id and the subjects that it belongs to.
 
+use std::ops::Range;
+
 use argent_engine::column;
 use arrow::datatypes::Field;
 use regex::Regex;
@@ -70,6 +72,22 @@ impl IdReader {
         &self.names
     }
 
+    /// The id columns out of which another one can be read, because their part of the text holds its part.
+    pub fn holders(&self, name: &str) -> Vec<String> {
+        let Some(pattern) = &self.pattern else { return Vec::new() };
+        let groups = groups(pattern.as_str());
+        let own = groups.iter().find(|(group, _)| group == name).map(|(_, range)| range.clone());
+        let around =
+            |range: &Range<usize>| own.as_ref().is_some_and(|o| range.start < o.start && o.end < range.end);
+        let mut holders: Vec<String> =
+            groups.iter().filter(|(_, range)| around(range)).map(|(group, _)| group.clone()).collect();
+        // Without a group of its own, the id is the whole match.
+        if own.is_some() && !groups.iter().any(|(group, _)| group == "id") {
+            holders.push("id".to_owned());
+        }
+        holders
+    }
+
     /// The id and the derived ids of a text.
     ///
     /// # Errors
@@ -90,6 +108,35 @@ impl IdReader {
     }
 }
 
+/// The named groups of a regular expression, and where each stands in it.
+fn groups(pattern: &str) -> Vec<(String, Range<usize>)> {
+    let mut groups = Vec::new();
+    let mut open: Vec<(Option<String>, usize)> = Vec::new();
+    let (mut escaped, mut class_depth) = (false, 0_usize);
+    for (at, c) in pattern.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '[' => class_depth += 1,
+            ']' => class_depth = class_depth.saturating_sub(1),
+            _ if class_depth > 0 => {}
+            '(' => open.push((name_of_group(&pattern[at..]), at)),
+            ')' => {
+                if let Some((Some(name), start)) = open.pop() {
+                    groups.push((name, start..at));
+                }
+            }
+            _ => {}
+        }
+    }
+    groups
+}
+
+fn name_of_group(pattern: &str) -> Option<String> {
+    let name = pattern.strip_prefix("(?<").or(pattern.strip_prefix("(?P<"))?;
+    Some(name.split_once('>')?.0.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +148,20 @@ mod tests {
         let expected = ["valid_17_b_2", "valid_17_b", "valid_17", "2"].map(str::to_owned);
         assert_eq!(reader.read("valid_17_b_2.nii.gz"), Ok(expected.to_vec()));
         assert!(reader.read("valid_17_b").is_err());
+    }
+
+    #[test]
+    fn an_id_is_held_by_those_around_it() {
+        let holders = |pattern: &str, name: &str| {
+            let pattern = Pattern { pattern: pattern.to_owned() };
+            IdReader::new(Some(&Ids::Pattern(pattern))).expect("a pattern").holders(name)
+        };
+        assert_eq!(holders(CT_RATE, "patient"), ["scan", "id"]);
+        assert_eq!(holders(CT_RATE, "scan"), ["id"]);
+        assert_eq!(holders(CT_RATE, "id"), Vec::<String>::new());
+        assert_eq!(holders(r"(?P<patient>\w+)-[()]+(?P<number>\d+)", "patient"), ["id"]);
+        assert_eq!(holders(r"(?<patient>\w+)\((?<id>\d+)\)", "patient"), Vec::<String>::new());
+        assert_eq!(holders(r"(?<patient>\w+)", "elsewhere"), Vec::<String>::new());
     }
 
     #[test]

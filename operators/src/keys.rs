@@ -72,6 +72,8 @@ findings[].not_mentioned: eval.agreement label.policy prompt.sweep
 findings[].rules.absent[]: label.rules
 findings[].rules.any[]: label.rules
 findings[].rules.except[]: label.rules
+findings[].rules.taken_back[].by: label.rules
+findings[].rules.taken_back[].phrase: label.rules
 findings[].rules.with[].context: label.rules
 findings[].rules.with[].term: label.rules
 findings[].rules.without[]: label.rules
@@ -189,6 +191,7 @@ fn pack() -> Value {
         "without": ["pericardial"],
         "except": ["effusion score"],
         "absent": ["lungs are clear"],
+        "taken_back": [{ "phrase": "old effusion", "by": "has resolved" }],
     });
     json!({
         "name": "small",

@@ -14,6 +14,7 @@ pub mod one_or_many;
 pub mod predicate;
 pub mod predict;
 pub mod prompt;
+pub mod pseudonyms;
 pub mod records;
 pub mod reports;
 pub mod split;
@@ -37,7 +38,7 @@ pub fn registry() -> Registry {
         Entry::new::<reports::fhir::ReportsFhir>("reports.fhir", 1, Kind::Table).quick(),
         Entry::new::<reports::hl7::ReportsHl7>("reports.hl7", 1, Kind::Table).quick(),
         Entry::new::<label::table::LabelsTable>("labels.table", 1, Kind::Table).quick(),
-        Entry::new::<label::rules::LabelRules>("label.rules", 1, Kind::Row("reports")).quick().remembered(),
+        Entry::new::<label::rules::LabelRules>("label.rules", 2, Kind::Row("reports")).quick().remembered(),
         Entry::new::<label::llm::LabelLlm>("label.llm", 2, Kind::Row("reports")),
         Entry::new::<label::merge::LabelMerge>("label.merge", 1, Kind::Table).quick(),
         Entry::new::<label::map::LabelMap>("label.map", 1, Kind::Table).quick(),

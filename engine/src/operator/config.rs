@@ -19,7 +19,7 @@ pub struct ConfigFiles {
     folder: PathBuf,
     /// By parameter: the parsed part that enters the key.
     pub(crate) used: BTreeMap<String, Value>,
-    /// By parameter: the file that was read, for explanations.
+    /// By parameter: the file or variable that was read, for explanations.
     pub(crate) paths: BTreeMap<String, String>,
 }
 
@@ -58,6 +58,12 @@ impl ConfigFiles {
         let shown =
             |path: &PathBuf| path.strip_prefix(&self.folder).unwrap_or(path).to_string_lossy().into_owned();
         Ok(paths.iter().map(shown).collect())
+    }
+
+    /// Says which part of the environment variable that a parameter names decides the result, such as a digest of it.
+    pub fn uses_variable(&mut self, parameter: &str, variable: &str, part: Value) {
+        self.paths.insert(parameter.to_owned(), format!("${variable}"));
+        self.uses(parameter, part);
     }
 
     /// Says which parsed part of a parameter's file decides the result.

@@ -2,7 +2,7 @@
 
 use crate::cues::{CueKind, Cues};
 use crate::pattern::whole_words;
-use crate::{Language, Mistake};
+use crate::{Languages, Mistake};
 use regex::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 use std::ops::Range;
 
@@ -120,11 +120,11 @@ impl CuedSentence {
 }
 
 impl Lexicon {
-    /// Compiles the built-in cues of the language and those of the pack; adds what does not compile
+    /// Compiles the built-in cues of the languages and those of the pack; adds what does not compile
     /// to `mistakes`.
-    pub(crate) fn new(language: Language, cues: &Cues, mistakes: &mut Vec<Mistake>) -> Self {
+    pub(crate) fn new(languages: &Languages, cues: &Cues, mistakes: &mut Vec<Mistake>) -> Self {
         let expressions: Vec<String> =
-            CueKind::ALL.into_iter().map(|kind| alternatives(kind, language, cues, mistakes)).collect();
+            CueKind::ALL.into_iter().map(|kind| alternatives(kind, languages, cues, mistakes)).collect();
         let set = RegexSetBuilder::new(&expressions).dfa_size_limit(DFA_BYTES).build();
         let regexes: Result<Vec<Regex>, regex::Error> = expressions
             .iter()
@@ -167,9 +167,10 @@ impl Lexicon {
 }
 
 /// One expression of the cues of a kind, those of the pack before the built-in ones.
-fn alternatives(kind: CueKind, language: Language, cues: &Cues, mistakes: &mut Vec<Mistake>) -> String {
+fn alternatives(kind: CueKind, languages: &Languages, cues: &Cues, mistakes: &mut Vec<Mistake>) -> String {
     let own = valid_cues(kind, cues, mistakes);
-    let all = own.iter().map(String::as_str).chain(kind.built_in(language).iter().copied());
+    let built_in = languages.iter().flat_map(|language| kind.built_in(language)).copied();
+    let all = own.iter().map(String::as_str).chain(built_in);
     all.map(whole_words).collect::<Vec<String>>().join("|")
 }
 

@@ -14,6 +14,52 @@ pub enum Language {
     De,
 }
 
+/// The languages of the reports, which select the built-in cues: one, written as `de`, or several, as `[de, en]`.
+///
+/// The cues of all of them are looked for in every report, so that nobody has to say which report is in which language.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "OneOrMore", into = "OneOrMore")]
+pub struct Languages(Vec<Language>);
+
+/// One language is written as its name, so that packs of one language say what they said before there were several.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(Language),
+    More(Vec<Language>),
+}
+
+impl Languages {
+    /// The languages, in the order of the pack.
+    pub fn iter(&self) -> impl Iterator<Item = Language> {
+        self.0.iter().copied()
+    }
+}
+
+impl Default for Languages {
+    fn default() -> Languages {
+        Languages(vec![Language::default()])
+    }
+}
+
+impl From<OneOrMore> for Languages {
+    fn from(languages: OneOrMore) -> Languages {
+        match languages {
+            OneOrMore::One(language) => Languages(vec![language]),
+            OneOrMore::More(languages) => Languages(languages),
+        }
+    }
+}
+
+impl From<Languages> for OneOrMore {
+    fn from(languages: Languages) -> OneOrMore {
+        match languages.0.as_slice() {
+            [language] => OneOrMore::One(*language),
+            _ => OneOrMore::More(languages.0),
+        }
+    }
+}
+
 /// Words and phrases that change what a mention asserts, in addition to the built-in ones.
 ///
 /// Every entry is a pattern in the notation of [`crate::Rules`]: plain words suffice.

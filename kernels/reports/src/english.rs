@@ -41,6 +41,7 @@ const PSEUDO_NEGATION: &[&str] = &[
     "(size|nature|etiology|cause|extent|characterization) (of .{0,40})?(is|was|could|can) not",
     "not (include|contain|require)d? (in|on) (the )?(examination|section|image|field)s?",
     "none ?the ?less",
+    "non ?-? ?(displaced|united|healed|healing|calcified|obstructive|specific)|not (significantly )?displaced|un-?displaced",
     "without (contrast|iv contrast|intravenous contrast|contrast medium)|non ?-?contrast|no (iv |intravenous )?contrast( agent| material| medium)?( (was|is|has been) (given|used|administered))?",
     "not (well|clearly|fully|optimally|adequately|completely) (evaluated|assessed|characterized|imaged|included|evaluable|defined)",
     "(could|can) ?not be (optimally |clearly |fully |adequately )?(evaluated|assessed|characterized|differentiated|distinguished from|compared|measured|determined)( optimally| clearly)?",

@@ -25,17 +25,19 @@ pub(crate) const SKIPPED_HEADINGS: &[&str] = &[
 const PSEUDO_NEGATION: &[&str] = &[
     "(keine?n?|ohne) (signifikante?n?|wesentliche?n?|relevante?n?|sichere?n?|neue?n?)? ?(änderung|veränderung|befundänderung|größenzunahme|zunahme|progress|befundwandel|dynamik)( (der|des|von))?",
     "nicht (wesentlich |signifikant |relevant )?(verändert|größenprogredient|progredient|vergrößert|zugenommen|abgenommen)",
+    "nicht (wesentlich |signifikant |nennenswert |mehr )?(disloziert|dislozierte?[rnms]?|verschoben|verschobene?[rnms]?|verkalkte?[rnms]?)|nicht-disloziert\\w*",
+    "(ohne|keine?) (wesentliche |relevante |signifikante |nennenswerte |sekundäre |erkennbare )?(dislokation|fehlstellung|stufenbildung|gelenkstufe|gelenkbeteiligung|verkürzung|rotationsfehler|achsabweichung|achsfehlstellung)( (der|des|im|am|einer|eines))?",
     "nicht nur|ohne (kontrastmittel|km)|nativ",
     "nicht (sicher |vollständig |eindeutig |ausreichend )?(beurteilbar|beurteilt|abgrenzbar von)",
 ];
 
 const UNCERTAIN_AFTER: &[&str] = &[
     "nicht (sicher |vollständig |völlig |eindeutig |gänzlich )?(auszuschließen|ausgeschlossen|ausschließbar)",
-    "(ist|sind|erscheint|wäre|bleibt) (möglich|denkbar|wahrscheinlich|fraglich|nicht ausgeschlossen)|möglich|denkbar|in betracht zu ziehen",
+    "(ist|sind|erscheint|wäre|bleibt) (möglich|denkbar|wahrscheinlich|fraglich|nicht ausgeschlossen)|möglich|denkbar|fraglich|nicht sicher|in betracht zu ziehen",
 ];
 
 const UNCERTAIN_BEFORE: &[&str] = &[
-    "verdacht auf|v\\. ?a\\.|va|vd|verdächtig auf|suspekt auf|hinweisend auf|fraglich(e|er|es|en)?|möglich(e|er|es|en|erweise)?|wahrscheinlich(e|er|es|en)?|vermutlich(e|er|es|en)?|a\\. ?e\\.|am ehesten|ehesten|eher|vereinbar mit|passend zu|dd|differentialdiagnostisch|differenzialdiagnostisch|könnten? .{0,30}entsprechen|kann .{0,30}entsprechen",
+    "(hochgradiger? |dringender? |klinischer? )?verdacht( auf)?|v\\. ?a\\.|va|vd|verdächtig auf|suspekt( auf)?|suspekte?[rnms]?|verdächtige?[rnms]?|hinweisend auf|fragl\\.|fraglich(e|er|es|en)?|möglich(e|er|es|en|erweise)?|wahrscheinlich(e|er|es|en)?|vermutlich(e|er|es|en)?|a\\. ?e\\.|am ehesten|ehesten|eher|vereinbar mit|passend zu|dd|differentialdiagnostisch|differenzialdiagnostisch|könnten? .{0,30}entsprechen|kann .{0,30}entsprechen",
 ];
 
 const NEGATION_AFTER: &[&str] = &[
@@ -44,8 +46,11 @@ const NEGATION_AFTER: &[&str] = &[
     ": *(keine?r?|nein|nicht [a-zäöü]+|negativ|entfällt)( *$| *[,.(])",
 ];
 
+/// The longer ones stand first, because of the alternatives of an expression the first that matches is taken.
 const NEGATION_BEFORE: &[&str] = &[
-    "keine?n?|keiner(lei)?|keinem|keines|nicht|ohne|weder|noch|kein (anhalt|hinweis|nachweis|zeichen) (für|auf|von|einer|eines)|keine (hinweise|anzeichen|zeichen) (für|auf|einer|eines)|ausschluss( von| einer| eines)?|frei von|fehlende?r?|fehlender nachweis|zustand nach entfernung|z\\. ?n\\. entfernung",
+    "keine?n? ((sicherer?|eindeutiger?|direkter?|radiologischer?) )?(anhalt|hinweise?|nachweis|zeichen|anzeichen|verdacht)( (für|auf|von|einer|eines))?",
+    "fehlender nachweis|zustand nach entfernung|z\\. ?n\\. entfernung|ausschluss( von| einer| eines)?|frei von",
+    "keine?n?|keiner(lei)?|keinem|keines|nicht|ohne|weder|noch|fehlende?r?",
 ];
 
 const SKIP: &[&str] = &[

@@ -1,6 +1,6 @@
 //! Headings and section names whose text is not about the image.
 
-use crate::cues::{Cues, Language, skipped_headings};
+use crate::cues::{Cues, Languages, skipped_headings};
 use crate::pack::Mistake;
 use crate::pattern::expand;
 use crate::sentences::{Sentence, fold};
@@ -18,10 +18,11 @@ pub(crate) struct Headings {
 }
 
 impl Headings {
-    /// Compiles the built-in headings of the language and those of the pack; adds what does not
+    /// Compiles the built-in headings of the languages and those of the pack; adds what does not
     /// compile to `mistakes`.
-    pub(crate) fn new(language: Language, cues: &Cues, mistakes: &mut Vec<Mistake>) -> Self {
-        let mut names: Vec<String> = skipped_headings(language).iter().map(|name| expand(name)).collect();
+    pub(crate) fn new(languages: &Languages, cues: &Cues, mistakes: &mut Vec<Mistake>) -> Self {
+        let built_in = languages.iter().flat_map(skipped_headings);
+        let mut names: Vec<String> = built_in.map(|name| expand(name)).collect();
         for (index, name) in cues.skip_sections.iter().enumerate() {
             let expression = expand(&fold(name));
             match Regex::new(&expression) {
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn text_under_a_skipped_heading_is_left_out() {
-        let headings = Headings::new(Language::En, &Cues::default(), &mut Vec::new());
+        let headings = Headings::new(&Languages::default(), &Cues::default(), &mut Vec::new());
         for (text, expected) in [
             ("Indication: pneumonia. Cough. Findings: clear.", &["Findings: clear"][..]),
             ("History: emphysema\n\nNodule.", &["Nodule"]),
@@ -98,7 +99,7 @@ mod tests {
 
     #[test]
     fn section_names_are_skipped_whole() {
-        let headings = Headings::new(Language::En, &Cues::default(), &mut Vec::new());
+        let headings = Headings::new(&Languages::default(), &Cues::default(), &mut Vec::new());
         for (name, skipped) in [
             ("indication", true),
             ("Clinical_Information", true),

@@ -7,6 +7,7 @@ use crate::probe::FindingProbes;
 use crate::sentences::{fold, split};
 use crate::tally::Tally;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// A compiled pack.
@@ -79,8 +80,8 @@ impl Labeller {
             findings.push(probes);
             mistakes.extend(found);
         }
-        let lexicon = Lexicon::new(pack.language, &pack.cues, &mut mistakes);
-        let headings = Headings::new(pack.language, &pack.cues, &mut mistakes);
+        let lexicon = Lexicon::new(&pack.language, &pack.cues, &mut mistakes);
+        let headings = Headings::new(&pack.language, &pack.cues, &mut mistakes);
         if mistakes.is_empty() {
             Ok(Self { findings, lexicon, headings })
         } else {
@@ -95,22 +96,31 @@ impl Labeller {
     #[must_use]
     pub fn label(&self, sections: &[(&str, &str)]) -> Vec<FindingLabel> {
         let mut tallies = vec![Tally::default(); self.findings.len()];
-        for (section, (name, text)) in sections.iter().enumerate() {
-            if !self.headings.skips_section(name) {
-                self.read_section(section, name, text, &mut tallies);
-            }
+        let read: Vec<Section> = sections
+            .iter()
+            .enumerate()
+            .filter(|(_, (name, _))| !self.headings.skips_section(name))
+            .map(|(place, (name, text))| Section { place, name, text, folded: fold(text) })
+            .collect();
+        let taken_back: Vec<Vec<usize>> = self
+            .findings
+            .iter()
+            .map(|probes| probes.taken_back_by(read.iter().map(|section| section.folded.as_str())))
+            .collect();
+        for section in &read {
+            self.read_section(section, &taken_back, &mut tallies);
         }
         tallies.into_iter().enumerate().map(|(finding, tally)| tally.label(finding)).collect()
     }
 
-    fn read_section(&self, section: usize, name: &str, text: &str, tallies: &mut [Tally]) {
-        let mut folded = fold(text);
-        let sentences = split(&folded, text);
-        if folded.contains('\n') {
-            folded = folded.replace('\n', " ");
-        }
-        let named: Vec<usize> =
-            (0..self.findings.len()).filter(|&finding| self.findings[finding].may_match(&folded)).collect();
+    fn read_section(&self, section: &Section, taken_back: &[Vec<usize>], tallies: &mut [Tally]) {
+        let Section { place, name, text, .. } = *section;
+        let sentences = split(&section.folded, text);
+        let folded = on_one_line(&section.folded);
+        let named: Vec<(usize, &[usize])> = (0..self.findings.len())
+            .filter(|&finding| self.findings[finding].may_match(&folded))
+            .map(|finding| (finding, taken_back[finding].as_slice()))
+            .collect();
         if named.is_empty() {
             return;
         }
@@ -118,7 +128,7 @@ impl Labeller {
             let sentence = &sentences[index].range;
             self.read_sentence(&named, &folded[sentence.clone()], |finding, state, span, rule| {
                 let span = sentence.start + span.start..sentence.start + span.end;
-                tallies[finding].add(state, (section, sentence.start), || Evidence {
+                tallies[finding].add(state, (place, sentence.start), || Evidence {
                     section: name.to_owned(),
                     start: span.start,
                     end: span.end,
@@ -130,35 +140,55 @@ impl Labeller {
     }
 
     /// Reports every mention of the `named` findings in a folded sentence with its state, its evidence
-    /// and its rule.
+    /// and its rule. Beside each finding stand the phrases that the report takes back.
     fn read_sentence(
         &self,
-        named: &[usize],
+        named: &[(usize, &[usize])],
         sentence: &str,
         mut report: impl FnMut(usize, State, Range<usize>, &dyn Fn() -> String),
     ) {
         // The cues wait for the first mention: many sentences have none.
         let mut cued = None;
-        for &finding in named {
+        for &(finding, taken_back) in named {
             let probes = &self.findings[finding];
+            if !probes.may_match(sentence) {
+                continue;
+            }
             for probe in probes.matching(sentence) {
                 let cued = cued.get_or_insert_with(|| self.lexicon.find(sentence));
                 for mention in probes.mentions(probe, sentence, cued) {
+                    let is_taken_back = probes.is_taken_back(taken_back, sentence, &mention);
                     let (state, cue) = match cued.assess(sentence, &mention) {
                         Assertion::Skipped => continue,
                         _ if probe.says_absent() => (State::Absent, None),
+                        _ if is_taken_back => (State::Absent, None),
                         Assertion::Present => (State::Present, None),
                         Assertion::Uncertain(cue) => (State::Uncertain, Some(cue)),
                         Assertion::Negated(cue) => (State::Absent, Some(cue)),
                     };
                     report(finding, state, joined(&mention, cue.as_ref()), &|| match &cue {
                         Some(cue) => format!("{}; cue {:?}", probe.rule, &sentence[cue.clone()]),
+                        None if is_taken_back => format!("{}; rules.taken_back", probe.rule),
                         None => probe.rule.clone(),
                     });
                 }
             }
         }
     }
+}
+
+/// A section that is read.
+struct Section<'r> {
+    /// Its place in the report.
+    place: usize,
+    name: &'r str,
+    text: &'r str,
+    folded: String,
+}
+
+/// Folded text without line breaks.
+fn on_one_line(folded: &str) -> Cow<'_, str> {
+    if folded.contains('\n') { Cow::Owned(folded.replace('\n', " ")) } else { Cow::Borrowed(folded) }
 }
 
 /// The range from the earlier of mention and cue to the end of the later.

@@ -24,8 +24,8 @@ mod sentences;
 mod tally;
 mod text;
 
-pub use cues::{Cues, Language};
+pub use cues::{Cues, Language, Languages};
 pub use labeller::{Evidence, FindingLabel, Labeller, State};
-pub use pack::{Finding, Mapping, Mistake, NotMentioned, Pack, PackError, Rules, Term, Uncertain};
+pub use pack::{Finding, Mapping, Mistake, NotMentioned, Pack, PackError, Rules, TakenBack, Term, Uncertain};
 pub use sections::{Section, Splitter};
 pub use text::normalised;

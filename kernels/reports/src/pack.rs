@@ -1,6 +1,6 @@
 //! A finding pack: which findings a report is read for, and the words that name them.
 
-use crate::cues::{Cues, Language};
+use crate::cues::{Cues, Languages};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,10 +13,10 @@ use std::fmt;
 pub struct Pack {
     /// Name of the pack, for example `ct-rate-18`.
     pub name: String,
-    /// Language of the reports, which selects the built-in cues.
+    /// Language of the reports, or several, which select the built-in cues.
     #[serde(default)]
-    pub language: Language,
-    /// Cues in addition to the built-in ones of the language.
+    pub language: Languages,
+    /// Cues in addition to the built-in ones of the languages.
     #[serde(default)]
     pub cues: Cues,
     /// The findings, in the order of the labels.
@@ -78,6 +78,21 @@ pub struct Rules {
     /// Each match says that the finding is absent, such as `heart size is normal`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<String>,
+    /// Mentions that another place of the report takes back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken_back: Vec<TakenBack>,
+}
+
+/// A phrase whose mentions count as denied where the report says `by`, in whatever sentence: a fracture that was operated
+/// and of which no line is visible any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TakenBack {
+    /// The phrase: a mention that begins inside a match of it is meant.
+    pub phrase: String,
+    /// What must match anywhere in the report's sections. No negation is looked for around it: it says itself what it
+    /// denies.
+    pub by: String,
 }
 
 /// A pattern that counts only near another one.
@@ -155,6 +170,14 @@ impl Pack {
     /// What is wrong with the pack apart from its patterns.
     pub(crate) fn mistakes(&self) -> Vec<Mistake> {
         let mut mistakes = Vec::new();
+        if self.language.iter().next().is_none() {
+            mistakes.push(Mistake {
+                finding: None,
+                place: "language".to_owned(),
+                pattern: self.name.clone(),
+                problem: "has no language: write language: en, de or [de, en]".to_owned(),
+            });
+        }
         if self.findings.is_empty() {
             mistakes.push(Mistake {
                 finding: None,

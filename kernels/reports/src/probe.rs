@@ -18,12 +18,14 @@ pub(crate) struct FindingProbes {
     probes: Vec<Probe>,
     /// All probes at once: one pass tells which of them match a sentence.
     set: RegexSet,
-    /// Matches every section in which a probe matches a sentence; `None` where none can be built.
+    /// Matches every section and sentence in which a probe matches; `None` where none can be built.
     filter: Option<Regex>,
     /// Clauses in which no word is a mention.
     without: Option<Regex>,
     /// Phrases that contain a mention and mean something else.
     except: Option<Regex>,
+    /// Phrases, and what takes back the mentions in them.
+    taken_back: Vec<(Regex, Regex)>,
 }
 
 /// One pattern that is looked for.
@@ -54,13 +56,28 @@ impl FindingProbes {
         let filter = section_filter(&probes);
         let without = compiler.contexts("without", &finding.rules.without);
         let except = compiler.contexts("except", &finding.rules.except);
-        Self { probes, set, filter, without, except }
+        let taken_back = compiler.taken_back();
+        Self { probes, set, filter, without, except, taken_back }
     }
 
-    /// Whether a sentence of the folded section may contain a mention: most findings are named in few
-    /// reports, and this spares the others the search by sentence.
-    pub(crate) fn may_match(&self, section: &str) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.is_match(section))
+    /// Whether a folded section, or a sentence of one, may contain a mention: most findings are named in few
+    /// reports and there in few sentences, and this spares the others the dearer search for which pattern it is.
+    pub(crate) fn may_match(&self, text: &str) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.is_match(text))
+    }
+
+    /// Which of the phrases the folded sections of a report take back, by their places in the pack.
+    pub(crate) fn taken_back_by<'t>(&self, sections: impl Iterator<Item = &'t str> + Clone) -> Vec<usize> {
+        let is_said = |by: &Regex| sections.clone().any(|section| by.is_match(&section.replace('\n', " ")));
+        let phrases = self.taken_back.iter().enumerate();
+        phrases.filter(|(_, (_, by))| is_said(by)).map(|(place, _)| place).collect()
+    }
+
+    /// Whether a mention in a folded sentence begins inside one of these phrases.
+    pub(crate) fn is_taken_back(&self, phrases: &[usize], sentence: &str, mention: &Range<usize>) -> bool {
+        let holds =
+            |phrase: &Regex| phrase.find_iter(sentence).any(|found| found.range().contains(&mention.start));
+        phrases.iter().any(|&place| holds(&self.taken_back[place].0))
     }
 
     /// The probes that match somewhere in a folded sentence.
@@ -153,6 +170,17 @@ impl Compiler<'_> {
             add(ProbeKind::Absent, place, pattern, regex);
         }
         probes
+    }
+
+    fn taken_back(&mut self) -> Vec<(Regex, Regex)> {
+        let mut compiled = Vec::new();
+        for (number, pair) in self.finding.rules.taken_back.iter().enumerate() {
+            let place = format!("rules.taken_back[{number}]");
+            let phrase = self.regex(&format!("{place}.phrase"), &pair.phrase, &whole_words(&pair.phrase));
+            let by = self.regex(&format!("{place}.by"), &pair.by, &whole_words(&pair.by));
+            compiled.extend(phrase.zip(by));
+        }
+        compiled
     }
 
     fn contexts(&mut self, name: &str, patterns: &[String]) -> Option<Regex> {

@@ -81,8 +81,11 @@ fn sentence_end(folded: &[u8], original: &[u8], at: usize, depth: usize) -> Opti
 }
 
 fn stop_ends(folded: &[u8], original: &[u8], at: usize) -> bool {
-    const ABBREVIATIONS: [&str; 14] =
-        ["dr", "mr", "mrs", "ms", "vs", "approx", "ca", "e.g", "i.e", "st", "fig", "resp", "bzw", "z.b"];
+    const ABBREVIATIONS: [&str; 36] = [
+        "dr", "mr", "mrs", "ms", "vs", "approx", "ca", "e.g", "i.e", "st", "fig", "resp", "bzw", "z.b",
+        "z. b", "z", "v.a", "v. a", "v", "z.n", "z. n", "a.e", "a. e", "d.h", "z.t", "u.a", "i.s", "i.r",
+        "o.g", "ggf", "evtl", "bds", "inkl", "fragl", "lat", "med",
+    ];
     let next = folded.get(at + 1).copied().unwrap_or(b' ');
     let previous = at.checked_sub(1).map_or(b' ', |before| folded[before]);
     if previous.is_ascii_digit() && next.is_ascii_digit() {
@@ -91,8 +94,11 @@ fn stop_ends(folded: &[u8], original: &[u8], at: usize) -> bool {
     if next.is_ascii_alphabetic() && original[at + 1].is_ascii_lowercase() {
         return false;
     }
-    let word_start = folded[..at].iter().rposition(|&b| b == b' ' || b == b'(').map_or(0, |space| space + 1);
-    !ABBREVIATIONS.iter().any(|abbreviation| abbreviation.as_bytes() == &folded[word_start..at])
+    let ends_here = |abbreviation: &str| {
+        let before = folded[..at].strip_suffix(abbreviation.as_bytes());
+        before.is_some_and(|before| before.last().is_none_or(|b| matches!(b, b' ' | b'(' | b'\n')))
+    };
+    !ABBREVIATIONS.into_iter().any(ends_here)
 }
 
 /// Whether what follows a question mark is a new sentence: its end of the text or a capital.

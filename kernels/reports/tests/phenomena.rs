@@ -127,6 +127,7 @@ fn pseudo_negations_negate_nothing() {
         ("The effusion has not resolved.", "effusion", Present),
         ("Not only a nodule, also atelectasis.", "nodule", Present),
         ("Nodules that do not reach pathological size.", "nodule", Present),
+        ("Non-calcified nodule in the left lung.", "nodule", Present),
         ("Without IV contrast, atelectasis is seen.", "atelectasis", Present),
     ]);
 }
@@ -245,11 +246,54 @@ fn german_reports_have_german_cues() {
         ("Pleuraerguss nicht nachweisbar.", [Absent, NotMentioned]),
         ("Keine wesentliche Änderung des Ergusses. Erguss links.", [Present, NotMentioned]),
         ("Verdacht auf Infiltrat, jedoch Erguss.", [Present, Uncertain]),
+        ("Kein Nachweis eines Infiltrats oder Ergusses, kein Anhalt für Infiltrat.", [Absent, Absent]),
+        ("V.a. Infiltrat. Nachweis von Erguss.", [Present, Uncertain]),
     ] {
         let states: Vec<State> =
             labeller.label(&[("befund", text)]).into_iter().map(|label| label.state).collect();
         assert_eq!(states, expected, "{text}");
     }
+}
+
+#[test]
+fn reports_of_two_languages_have_the_cues_of_both() {
+    let pack = "{name: both, language: [de, en], findings: [{id: erguss, name: Erguss, synonyms: [Erguss, effusion]}]}";
+    let (pack, labeller) = labeller(pack);
+    let written = serde_yaml::to_string(&pack.language).unwrap();
+    assert_eq!(written, "- de\n- en\n");
+    for (text, expected) in [
+        ("Kein Erguss.", Absent),
+        ("No effusion.", Absent),
+        ("Ein Erguss ist nicht sicher auszuschließen.", Uncertain),
+        ("An effusion cannot be excluded.", Uncertain),
+        ("Fragestellung: Erguss?", NotMentioned),
+        ("Reason for exam: effusion?", NotMentioned),
+    ] {
+        assert_eq!(labeller.label(&[("findings", text)])[0].state, expected, "{text}");
+    }
+    let none: Pack =
+        serde_yaml::from_str("{name: n, language: [], findings: [{id: a, name: A, synonyms: [a]}]}").unwrap();
+    assert_eq!(Labeller::new(&none).unwrap_err().mistakes[0].place, "language");
+}
+
+#[test]
+fn another_place_of_the_report_takes_a_mention_back() {
+    let pack = r"{name: t, findings: [{id: effusion, name: E, synonyms: [effusion],
+        rules: {taken_back: [{phrase: 'old ... effusion', by: 'has (completely )?resolved'}]}}]}";
+    let (_, labeller) = labeller(pack);
+    let of = |sections: &[(&str, &str)]| {
+        let label = labeller.label(sections).swap_remove(0);
+        (label.state, label.evidence.map(|e| e.rule).unwrap_or_default())
+    };
+    let taken = "synonyms[0] \"effusion\"; rules.taken_back".to_owned();
+    assert_eq!(
+        of(&[("findings", "Old left effusion."), ("impression", "It has resolved.")]),
+        (Absent, taken)
+    );
+    assert_eq!(of(&[("findings", "Old left effusion.")]).0, Present);
+    assert_eq!(of(&[("findings", "New effusion. The old one has resolved.")]).0, Present);
+    // What was asked is not said.
+    assert_eq!(of(&[("indication", "It has resolved."), ("findings", "Old effusion.")]).0, Present);
 }
 
 #[test]
@@ -399,7 +443,7 @@ fn chest_ct_phrasing() {
 
 #[test]
 fn the_shipped_packs_find_each_of_their_synonyms() {
-    for name in ["openi-25", "ct-rate-18"] {
+    for name in ["openi-25", "ct-rate-18", "rad-chestct-16", "ankle-fracture"] {
         let (pack, labeller) = labeller(&shipped(name));
         assert_eq!(pack.name, name);
         for (index, finding) in pack.findings.iter().enumerate() {

@@ -12,6 +12,7 @@ use crate::findings;
 use crate::ids::{IdReader, Ids};
 use crate::label::{STATES, label_fields};
 use crate::one_or_many::OneOrMany;
+use crate::pseudonyms::{self, Pseudonymise, Pseudonyms};
 use crate::tabular::{self, File, RowsBuilder};
 
 /// Reads labels from CSV, TSV, JSON Lines and Parquet files: wide (a column per finding) or long.
@@ -26,12 +27,21 @@ pub struct LabelsTable {
     /// How ids are normalised, and which further ids follow from them.
     #[serde(default)]
     pub ids: Option<Ids>,
+    /// Ids that come in as pseudonyms: `[patient, id]`, or `{ columns: [patient, id], key: { env: NAME } }` for pseudonyms
+    /// that are equal in several stores. An id out of which one of them could be read gets one too. Words of a text, a
+    /// name in a report among them, stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudonymise: Option<Pseudonymise>,
     /// The finding pack: its findings' ids or names are the columns of a wide file.
     #[schemars(extend("x-not-in-key" = "the pack enters the key by its ids and names"))]
     pub findings: String,
     /// Of a long file: the columns of the finding and of its value.
     #[serde(default)]
     pub long: Option<Long>,
+    /// Of a wide file with a column for each finding and location, named such as `nodule*left_upper`: what stands between
+    /// the two, `*`. A finding is what it is at the location where it is most: present, uncertain, absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locations: Option<String>,
     /// What the cells mean: a cell's text, and the state that it stands for.
     pub values: BTreeMap<String, State>,
     /// Only the rows whose cells are these, by column.
@@ -71,8 +81,16 @@ impl State {
     }
 }
 
-/// A finding's id, or why there is none, and its cell.
-type FindingCell = (Result<String, String>, Option<String>);
+/// A finding's id, or why there is none, and its state, or why it has none.
+type FindingState = (Result<String, String>, Result<&'static str, String>);
+
+/// The columns of a file that tell of findings.
+enum Columns {
+    /// The columns of the finding's name and of its value.
+    Long(usize, usize),
+    /// By finding its columns: one, or one for each location.
+    Wide(Vec<(String, Vec<usize>)>),
+}
 
 impl LabelsTable {
     /// The finding's id from its id or name in a file.
@@ -101,19 +119,43 @@ impl LabelsTable {
         Ok(true)
     }
 
-    /// The findings and cells of one record.
-    fn findings_of(&self, file: &File) -> anyhow::Result<Vec<FindingCell>> {
-        let cell = |column: usize| file.record().cell(column).map(str::to_owned);
+    /// Which columns of a file tell of findings.
+    fn columns(&self, file: &File) -> anyhow::Result<Columns> {
         if let Some(long) = &self.long {
-            let name = cell(file.column(&long.finding)?).unwrap_or_default();
-            let finding = self.finding(&name).map(str::to_owned);
-            let finding = finding.ok_or_else(|| "the finding is not in the pack".to_owned());
-            return Ok(vec![(finding, cell(file.column(&long.value)?))]);
+            return Ok(Columns::Long(file.column(&long.finding)?, file.column(&long.value)?));
         }
-        let columns = file.columns().iter().enumerate();
-        let findings =
-            columns.filter_map(|(place, name)| Some((self.finding(name)?.to_owned(), cell(place))));
-        Ok(findings.map(|(finding, cell)| (Ok(finding), cell)).collect())
+        let mut by_finding: Vec<(String, Vec<usize>)> = Vec::new();
+        for (place, name) in file.columns().iter().enumerate() {
+            let name = match &self.locations {
+                Some(between) => name.split_once(between.as_str()).map_or("", |(finding, _)| finding),
+                None => name,
+            };
+            let Some(finding) = self.finding(name) else { continue };
+            match by_finding.iter_mut().find(|(known, _)| self.locations.is_some() && known == finding) {
+                Some((_, places)) => places.push(place),
+                None => by_finding.push((finding.to_owned(), vec![place])),
+            }
+        }
+        if by_finding.is_empty() {
+            anyhow::bail!("{file} has no column named as a finding of the pack");
+        }
+        Ok(Columns::Wide(by_finding))
+    }
+
+    /// The findings and states of one record.
+    fn findings_of(&self, file: &File, columns: &Columns) -> Vec<FindingState> {
+        let cell = |column: usize| file.record().cell(column);
+        match columns {
+            Columns::Long(finding, value) => {
+                let finding = self.finding(cell(*finding).unwrap_or_default()).map(str::to_owned);
+                let finding = finding.ok_or_else(|| "the finding is not in the pack".to_owned());
+                vec![(finding, self.state(cell(*value)))]
+            }
+            Columns::Wide(by_finding) => {
+                let state = |places: &[usize]| strongest(places.iter().map(|place| self.state(cell(*place))));
+                by_finding.iter().map(|(finding, places)| (Ok(finding.clone()), state(places))).collect()
+            }
+        }
     }
 
     fn state(&self, cell: Option<&str>) -> Result<&'static str, String> {
@@ -145,23 +187,30 @@ impl Operator for LabelsTable {
         let pack = findings::load(files, "findings", &self.findings)?.pack;
         self.pack = pack.findings.iter().map(|f| (f.id.clone(), f.name.clone())).collect();
         files.uses("findings", json!(self.pack));
-        Ok(())
+        pseudonyms::load(files, self.pseudonymise.as_mut())
     }
 
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(|e| vec![Problem::at(["with", "ids"], e)])?;
-        let problems = tabular::missing_columns(inputs, &self.patterns(), &self.places());
+        let mut problems = tabular::missing_columns(inputs, &self.patterns(), &self.places());
+        if self.locations.is_some() && self.long.is_some() {
+            let problem =
+                Problem::at(["with", "locations"], "`locations` is for a wide file, and `long` is given too");
+            problems.push(problem.help("take one of them away"));
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
-        let schema = column::schema(ids.fields().into_iter().chain(label_fields()));
+        let fields = pseudonyms::fields(ids.fields(), &ids, self.pseudonymise.as_ref())?;
+        let schema = column::schema(fields.into_iter().chain(label_fields()));
         Ok(Signature::new(schema, &["id", "finding"]).reads(FILES, ["digest"]).sees(FILES, ["path"]))
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(anyhow::Error::msg)?;
+        let pseudonyms = Pseudonyms::new(io, &ids, self.pseudonymise.as_ref())?;
         let mut found = Found::default();
-        tabular::each_file(io, |io, file| self.collect(io, &ids, file, &mut found))?;
+        tabular::each_file(io, |io, file| self.collect(io, (&ids, &pseudonyms), file, &mut found))?;
         let mut rows = RowsBuilder::new(io.schema("")?);
         for cells in found.settle(io) {
             rows.push(&cells.iter().map(|cell| Some(cell.as_str())).collect::<Vec<_>>());
@@ -172,22 +221,43 @@ impl Operator for LabelsTable {
 
 impl LabelsTable {
     /// Adds one file's labels.
-    fn collect(&self, io: &mut Io, ids: &IdReader, file: &mut File, found: &mut Found) -> anyhow::Result<()> {
+    fn collect(
+        &self,
+        io: &mut Io,
+        (ids, pseudonyms): (&IdReader, &Pseudonyms),
+        file: &mut File,
+        found: &mut Found,
+    ) -> anyhow::Result<()> {
         let id_column = file.column(&self.id)?;
-        if self.long.is_none() && !file.columns().iter().any(|c| self.finding(c).is_some()) {
-            anyhow::bail!("{file} has no column named as a finding of the pack");
-        }
+        let columns = self.columns(file)?;
         while file.next(io)? {
             if !self.wanted(file)? {
                 continue;
             }
-            let Some(row) = file.ids(io, ids, id_column) else { continue };
-            for (finding, cell) in self.findings_of(file)? {
-                found.add(&row, finding, self.state(cell.as_deref()));
+            let Some(mut row) = file.ids(io, ids, id_column) else { continue };
+            pseudonyms.put(&mut row);
+            for (finding, state) in self.findings_of(file, &columns) {
+                found.add(&row, finding, state);
             }
         }
         Ok(())
     }
+}
+
+/// The state of a finding at the location where it is most; one that has no state could be anything.
+fn strongest(states: impl Iterator<Item = Result<&'static str, String>>) -> Result<&'static str, String> {
+    let mut all = Vec::new();
+    for state in states {
+        if state == Ok(State::Present.name()) {
+            return state;
+        }
+        all.push(state);
+    }
+    let mut known = all.into_iter().collect::<Result<Vec<_>, String>>()?;
+    let rank =
+        |state: &&str| [State::Uncertain, State::Absent].iter().position(|s| s.name() == *state).unwrap_or(2);
+    known.sort_by_key(rank);
+    known.first().copied().ok_or_else(|| "the finding has no column".to_owned())
 }
 
 /// The labels of all files, and what is wrong with some of them. An id has one error row of each kind, which

@@ -7,8 +7,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use anyhow::Context;
-use argent_engine::operator::FILES;
-use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
+use argent_engine::operator::{ConfigFiles, FILES};
+use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature};
 use arrow::datatypes::Field;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,9 +16,9 @@ use serde_json::Value;
 
 use crate::ids::{IdReader, Ids};
 use crate::one_or_many::OneOrMany;
-use crate::reports::folder::yes;
-use crate::reports::intake::{Draft, Gate, ORIGINALS, ORIGINALS_KEYS, originals_schema, take_in};
-use crate::reports::layout::{Headings, Layout, with_conclusion};
+use crate::pseudonyms::{self, Pseudonymise, Pseudonyms};
+use crate::reports::intake::{Draft, Gate, take_in};
+use crate::reports::layout::{Headings, Layout, message_fields, signature, with_conclusion, yes};
 use crate::tabular::{Place, each_path};
 use resource::Report;
 
@@ -37,6 +37,11 @@ pub struct ReportsFhir {
     /// How ids are normalised, and which further ids follow from them.
     #[serde(default)]
     pub ids: Option<Ids>,
+    /// Ids that come in as pseudonyms: `[patient, id]`, or `{ columns: [patient, id], key: { env: NAME } }` for pseudonyms
+    /// that are equal in several stores. An id out of which one of them could be read gets one too. Words of a text, a
+    /// name in a report among them, stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudonymise: Option<Pseudonymise>,
     /// Whether a report is split into its sections (`indication`, `technique`, `comparison`, `findings`,
     /// `impression`, `other`) by its headings, English or German; else it is one section, `text`. The resource's
     /// `conclusion` is the impression where the text has none.
@@ -52,17 +57,11 @@ pub struct ReportsFhir {
 
 impl ReportsFhir {
     fn layout(&self) -> Layout<'_> {
-        match self.split {
-            true => Layout::split(&self.headings, &self.empty),
-            false => Layout::as_named(["text"], &self.empty),
-        }
+        Layout::of_whole(self.split, &self.headings, &self.empty)
     }
 
     fn fields(&self, ids: &IdReader) -> Vec<Field> {
-        let named = |name: &str| column::with_roles(column::phi(name), &["id"]);
-        let plain = ["status", "signed_at", "performed_at", "procedure"].map(column::text);
-        let ids = ids.fields().into_iter().chain(["patient", "accession"].map(named));
-        ids.chain(plain).chain(self.layout().fields()).collect()
+        ids.fields().into_iter().chain(message_fields()).chain(self.layout().fields()).collect()
     }
 }
 
@@ -75,27 +74,20 @@ impl Operator for ReportsFhir {
         self.path.to_vec()
     }
 
+    fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
+        pseudonyms::load(files, self.pseudonymise.as_mut())
+    }
+
     fn signature(&self, _inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(|e| vec![Problem::at(["with", "ids"], e)])?;
-        let fields = self.fields(&ids);
-        if let Some(field) =
-            fields.iter().enumerate().find(|(i, f)| fields[..*i].iter().any(|o| o.name() == f.name()))
-        {
-            let message = format!("two columns are named `{}`", field.1.name());
-            return Err(vec![
-                Problem::at(["with", "ids"], message).help("name the group of the pattern otherwise"),
-            ]);
-        }
-        Ok(Signature::new(column::schema(fields), &["id"])
-            .output(ORIGINALS, originals_schema(), &ORIGINALS_KEYS)
-            .reads(FILES, ["digest"])
-            .sees(FILES, ["path"]))
+        signature(self.fields(&ids), &ids, self.pseudonymise.as_ref())
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(anyhow::Error::msg)?;
         let layout = self.layout();
-        take_in(io, true, |io, gate| {
+        let pseudonyms = Pseudonyms::new(io, &ids, self.pseudonymise.as_ref())?;
+        take_in(io, true, pseudonyms, |io, gate| {
             each_path(io, |io, number, _, path| {
                 let mut offer = |io: &mut Io, place: Place, resource: &Value, bundle: &[Value]| {
                     self.offer(io, gate, &ids, &layout, place, Report { resource, bundle })

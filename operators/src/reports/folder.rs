@@ -2,17 +2,18 @@
 
 use std::path::Path;
 
-use argent_engine::operator::FILES;
-use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
+use argent_engine::operator::{ConfigFiles, FILES};
+use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature};
 use arrow::datatypes::Field;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{IdReader, Ids};
 use crate::one_or_many::OneOrMany;
+use crate::pseudonyms::{self, Pseudonymise, Pseudonyms};
 use crate::reports::decode;
-use crate::reports::intake::{Draft, Gate, ORIGINALS, ORIGINALS_KEYS, originals_schema, take_in};
-use crate::reports::layout::{Headings, Layout};
+use crate::reports::intake::{Draft, Gate, take_in};
+use crate::reports::layout::{Headings, Layout, signature, yes};
 use crate::tabular::{Place, each_path};
 
 /// Reads reports from text files, one file per report. The id is the file's name without its ending.
@@ -25,6 +26,11 @@ pub struct ReportsFolder {
     /// How ids are normalised, and which further ids follow from them.
     #[serde(default)]
     pub ids: Option<Ids>,
+    /// Ids that come in as pseudonyms: `[patient, id]`, or `{ columns: [patient, id], key: { env: NAME } }` for pseudonyms
+    /// that are equal in several stores. An id out of which one of them could be read gets one too. Words of a text, a
+    /// name in a report among them, stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudonymise: Option<Pseudonymise>,
     /// The encoding of the files (`utf-8`, `windows-1252`, `utf-16le`, …); left out, what the bytes tell: a byte order
     /// mark, UTF-8, and Windows-1252 where they are no UTF-8.
     #[serde(default)]
@@ -41,17 +47,9 @@ pub struct ReportsFolder {
     pub empty: Vec<String>,
 }
 
-/// The default of parameters that are on.
-pub(crate) fn yes() -> bool {
-    true
-}
-
 impl ReportsFolder {
     fn layout(&self) -> Layout<'_> {
-        match self.split {
-            true => Layout::split(&self.headings, &self.empty),
-            false => Layout::as_named(["text"], &self.empty),
-        }
+        Layout::of_whole(self.split, &self.headings, &self.empty)
     }
 
     fn fields(&self, ids: &IdReader) -> Vec<Field> {
@@ -105,21 +103,24 @@ impl Operator for ReportsFolder {
         self.path.to_vec()
     }
 
+    fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
+        pseudonyms::load(files, self.pseudonymise.as_mut())
+    }
+
     fn signature(&self, _inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(|e| vec![Problem::at(["with", "ids"], e)])?;
         if let Some(name) = &self.encoding {
             decode::named(name).map_err(|e| vec![Problem::at(["with", "encoding"], e)])?;
         }
         // The path is read, because the id comes from it.
-        Ok(Signature::new(column::schema(self.fields(&ids)), &["id"])
-            .output(ORIGINALS, originals_schema(), &ORIGINALS_KEYS)
-            .reads(FILES, ["path", "digest"]))
+        Ok(signature(self.fields(&ids), &ids, self.pseudonymise.as_ref())?.reads(FILES, ["path"]))
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(anyhow::Error::msg)?;
         let layout = self.layout();
-        take_in(io, false, |io, gate| {
+        let pseudonyms = Pseudonyms::new(io, &ids, self.pseudonymise.as_ref())?;
+        take_in(io, false, pseudonyms, |io, gate| {
             each_path(io, |io, number, name, path| self.offer(io, &ids, &layout, gate, (number, name, path)))
         })
     }

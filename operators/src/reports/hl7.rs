@@ -4,17 +4,17 @@ mod message;
 
 use std::path::Path;
 
-use argent_engine::operator::FILES;
-use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
+use argent_engine::operator::{ConfigFiles, FILES};
+use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature};
 use arrow::datatypes::Field;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{IdReader, Ids};
 use crate::one_or_many::OneOrMany;
-use crate::reports::folder::yes;
-use crate::reports::intake::{Draft, Gate, ORIGINALS, ORIGINALS_KEYS, originals_schema, take_in};
-use crate::reports::layout::{Headings, Layout};
+use crate::pseudonyms::{self, Pseudonymise, Pseudonyms};
+use crate::reports::intake::{Draft, Gate, take_in};
+use crate::reports::layout::{Headings, Layout, message_fields, signature, yes};
 use crate::tabular::{Place, each_path};
 use message::{FieldPath, Report, messages, reports_of};
 
@@ -34,6 +34,11 @@ pub struct ReportsHl7 {
     /// How ids are normalised, and which further ids follow from them.
     #[serde(default)]
     pub ids: Option<Ids>,
+    /// Ids that come in as pseudonyms: `[patient, id]`, or `{ columns: [patient, id], key: { env: NAME } }` for pseudonyms
+    /// that are equal in several stores. An id out of which one of them could be read gets one too. Words of a text, a
+    /// name in a report among them, stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudonymise: Option<Pseudonymise>,
     /// The encoding of the files (`utf-8`, `windows-1252`, …); left out, what MSH-18 says, else what the bytes tell.
     #[serde(default)]
     pub encoding: Option<String>,
@@ -56,17 +61,11 @@ fn filler() -> String {
 
 impl ReportsHl7 {
     fn layout(&self) -> Layout<'_> {
-        match self.split {
-            true => Layout::split(&self.headings, &self.empty),
-            false => Layout::as_named(["text"], &self.empty),
-        }
+        Layout::of_whole(self.split, &self.headings, &self.empty)
     }
 
     fn fields(&self, ids: &IdReader) -> Vec<Field> {
-        let named = |name: &str| column::with_roles(column::phi(name), &["id"]);
-        let plain = ["status", "signed_at", "performed_at", "procedure"].map(column::text);
-        let ids = ids.fields().into_iter().chain(["patient", "accession"].map(named));
-        ids.chain(plain).chain(self.layout().fields()).collect()
+        ids.fields().into_iter().chain(message_fields()).chain(self.layout().fields()).collect()
     }
 }
 
@@ -79,6 +78,10 @@ impl Operator for ReportsHl7 {
         self.path.to_vec()
     }
 
+    fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
+        pseudonyms::load(files, self.pseudonymise.as_mut())
+    }
+
     fn signature(&self, _inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(|e| vec![Problem::at(["with", "ids"], e)])?;
         let id = FieldPath::parse(&self.id).map(drop).map_err(|e| Problem::at(["with", "id"], e));
@@ -89,26 +92,15 @@ impl Operator for ReportsHl7 {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let fields = self.fields(&ids);
-        if let Some(field) =
-            fields.iter().enumerate().find(|(i, f)| fields[..*i].iter().any(|o| o.name() == f.name()))
-        {
-            let message = format!("two columns are named `{}`", field.1.name());
-            return Err(vec![
-                Problem::at(["with", "ids"], message).help("name the group of the pattern otherwise"),
-            ]);
-        }
-        Ok(Signature::new(column::schema(fields), &["id"])
-            .output(ORIGINALS, originals_schema(), &ORIGINALS_KEYS)
-            .reads(FILES, ["digest"])
-            .sees(FILES, ["path"]))
+        signature(self.fields(&ids), &ids, self.pseudonymise.as_ref())
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(anyhow::Error::msg)?;
         let id = FieldPath::parse(&self.id).map_err(anyhow::Error::msg)?;
         let layout = self.layout();
-        take_in(io, true, |io, gate| {
+        let pseudonyms = Pseudonyms::new(io, &ids, self.pseudonymise.as_ref())?;
+        take_in(io, true, pseudonyms, |io, gate| {
             each_path(io, |io, number, _, path| self.file(io, gate, (&ids, &id), &layout, (number, path)))
         })
     }

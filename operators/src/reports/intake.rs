@@ -12,6 +12,7 @@ use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::pseudonyms::Pseudonyms;
 use crate::reports::version::Version;
 use crate::tabular::{Place, RowsBuilder};
 
@@ -61,9 +62,10 @@ pub(crate) struct Draft<'d> {
 pub(crate) fn take_in(
     io: &mut Io,
     has_versions: bool,
+    pseudonyms: Pseudonyms,
     mut read: impl FnMut(&mut Io, &mut Gate) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut gate = Gate::new(io.schema("")?, has_versions);
+    let mut gate = Gate::new(io.schema("")?, has_versions, pseudonyms);
     read(io, &mut gate)?;
     if gate.is_stale {
         io.discard("");
@@ -81,6 +83,7 @@ pub(crate) fn take_in(
 /// Decides which of the reports that are offered are handed on.
 pub(crate) struct Gate {
     has_versions: bool,
+    pseudonyms: Pseudonyms,
     /// By digest of an id: what is known of it.
     claims: DigestMap<Claim>,
     /// Whether a row was handed on that does not count.
@@ -101,9 +104,16 @@ struct Claim {
 }
 
 impl Gate {
-    fn new(schema: SchemaRef, has_versions: bool) -> Gate {
-        let (rows, originals) = (RowsBuilder::new(schema), RowsBuilder::new(originals_schema()));
-        Gate { has_versions, claims: DigestMap::default(), is_stale: false, chosen: false, rows, originals }
+    fn new(schema: SchemaRef, has_versions: bool, pseudonyms: Pseudonyms) -> Gate {
+        Gate {
+            has_versions,
+            pseudonyms,
+            claims: DigestMap::default(),
+            is_stale: false,
+            chosen: false,
+            rows: RowsBuilder::new(schema),
+            originals: RowsBuilder::new(originals_schema()),
+        }
     }
 
     /// Takes a report, unless another one of its id counts more.
@@ -119,6 +129,11 @@ impl Gate {
         let mut cells = draft.cells.clone();
         cells.extend(texts.iter().map(Option::as_deref));
         cells.extend(&draft.kept);
+        // What is told of a row from here on, an error row among it, has its pseudonyms alone.
+        let pseudonyms = self.pseudonyms.of_row(&cells);
+        for (place, pseudonym) in &pseudonyms {
+            cells[*place] = Some(pseudonym);
+        }
         let id = cells[0].unwrap_or_default();
         if !self.counts(io, id, &cells, draft) {
             return Ok(());

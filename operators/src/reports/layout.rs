@@ -2,13 +2,17 @@
 
 use std::borrow::Cow;
 
-use argent_engine::column;
+use argent_engine::operator::FILES;
+use argent_engine::{Problem, Signature, column};
 use argent_reports::{Section, Splitter};
 use arrow::datatypes::Field;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::ids::IdReader;
 use crate::one_or_many::OneOrMany;
+use crate::pseudonyms::{self, Pseudonymise};
+use crate::reports::intake::{ORIGINALS, ORIGINALS_KEYS, originals_schema};
 
 /// By section, further headings that begin it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -62,8 +66,12 @@ impl<'p> Layout<'p> {
         Layout { names: names.into_iter().collect(), splitter: None, empty }
     }
 
-    /// Sections of a whole report, told by their headings: the usual ones and `further`.
-    pub(crate) fn split(further: &Headings, empty: &'p [String]) -> Layout<'p> {
+    /// Sections of a report that is one text: those that its headings tell, the usual ones and `further`; or, where it
+    /// is not `split`, the one section `text`.
+    pub(crate) fn of_whole(split: bool, further: &Headings, empty: &'p [String]) -> Layout<'p> {
+        if !split {
+            return Layout::as_named(["text"], empty);
+        }
         let further = further.all();
         let splitter = Splitter::new(further.iter().map(|(section, heading)| (*section, heading.as_str())));
         Layout { names: Section::ALL.map(Section::name).to_vec(), splitter: Some(splitter), empty }
@@ -101,6 +109,45 @@ impl<'p> Layout<'p> {
         let nothing = bare.is_empty() || self.empty.iter().any(|e| e.trim().eq_ignore_ascii_case(bare));
         (!nothing).then_some(text)
     }
+}
+
+/// The columns that FHIR and HL7 tell of a report beside its ids and sections.
+pub(crate) fn message_fields() -> Vec<Field> {
+    let ids = ["patient", "accession"].map(|name| column::with_roles(column::phi(name), &["id"]));
+    ids.into_iter().chain(["status", "signed_at", "performed_at", "procedure"].map(column::text)).collect()
+}
+
+/// What an operator that reads reports from files makes: a table of these columns, and the texts as they came. The path
+/// is seen only to open a file: a file that moves is the same file.
+///
+/// # Errors
+/// When columns have equal names, or `pseudonymise` names other columns than those of ids.
+pub(crate) fn signature(
+    fields: Vec<Field>,
+    ids: &IdReader,
+    pseudonymise: Option<&Pseudonymise>,
+) -> Result<Signature, Vec<Problem>> {
+    let fields = pseudonyms::fields(fields, ids, pseudonymise)?;
+    let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+    let twice = (1..names.len()).filter(|place| names[..*place].contains(&names[*place]));
+    let problems: Vec<Problem> = twice
+        .map(|place| {
+            Problem::at(["with"], format!("two columns are named `{}`", names[place]))
+                .help("name the section, the kept column or the group of `ids` otherwise")
+        })
+        .collect();
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(Signature::new(column::schema(fields), &["id"])
+        .output(ORIGINALS, originals_schema(), &ORIGINALS_KEYS)
+        .reads(FILES, ["digest"])
+        .sees(FILES, ["path"]))
+}
+
+/// The default of parameters that are on.
+pub(crate) fn yes() -> bool {
+    true
 }
 
 /// The sections of a report that comes with a conclusion of its own: the impression, where the text has none, and

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use argent_engine::operator::FILES;
+use argent_engine::operator::ConfigFiles;
 use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
 use arrow::datatypes::Field;
 use schemars::JsonSchema;
@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{IdReader, Ids};
 use crate::one_or_many::OneOrMany;
-use crate::reports::intake::{Draft, Gate, ORIGINALS, ORIGINALS_KEYS, Versions, originals_schema, take_in};
-use crate::reports::layout::{Headings, Layout};
+use crate::pseudonyms::{self, Pseudonymise, Pseudonyms};
+use crate::reports::intake::{Draft, Gate, Versions, take_in};
+use crate::reports::layout::{Headings, Layout, signature};
 use crate::tabular::{self, File};
 
 /// Reads reports from CSV, TSV, JSON Lines and Parquet files, one report per row.
@@ -26,6 +27,11 @@ pub struct ReportsTable {
     /// How ids are normalised, and which further ids follow from them.
     #[serde(default)]
     pub ids: Option<Ids>,
+    /// Ids that come in as pseudonyms: `[patient, id]`, or `{ columns: [patient, id], key: { env: NAME } }` for pseudonyms
+    /// that are equal in several stores. An id out of which one of them could be read gets one too. Words of a text, a
+    /// name in a report among them, stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudonymise: Option<Pseudonymise>,
     /// The report's sections: the name that they get, and the column that they stand in.
     #[serde(default)]
     pub sections: BTreeMap<String, String>,
@@ -59,10 +65,10 @@ impl ReportsTable {
     }
 
     fn layout(&self) -> Layout<'_> {
-        match self.split {
-            true => Layout::split(&self.headings, &self.empty),
-            false => Layout::as_named(self.all_sections().into_iter().map(|(name, _)| name), &self.empty),
+        if self.split {
+            return Layout::of_whole(true, &self.headings, &self.empty);
         }
+        Layout::as_named(self.all_sections().into_iter().map(|(name, _)| name), &self.empty)
     }
 
     fn fields(&self, ids: &IdReader) -> Vec<Field> {
@@ -96,6 +102,10 @@ impl Operator for ReportsTable {
         self.path.to_vec()
     }
 
+    fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
+        pseudonyms::load(files, self.pseudonymise.as_mut())
+    }
+
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(|e| vec![Problem::at(["with", "ids"], e)])?;
         let mut problems = tabular::missing_columns(inputs, &self.patterns(), &self.named_columns());
@@ -111,26 +121,20 @@ impl Operator for ReportsTable {
                     .help("name it with `text`, and leave `sections` out"),
             );
         }
-        let fields = self.fields(&ids);
-        for (place, field) in fields.iter().enumerate() {
-            if fields[..place].iter().any(|f| f.name() == field.name()) {
-                problems.push(Problem::at(["with"], format!("two columns are named `{}`", field.name())));
+        match signature(self.fields(&ids), &ids, self.pseudonymise.as_ref()) {
+            Ok(signature) if problems.is_empty() => Ok(signature),
+            made => {
+                problems.extend(made.err().into_iter().flatten());
+                Err(problems)
             }
         }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        // The path is seen only to open a file: a file that moves is the same file.
-        Ok(Signature::new(column::schema(fields), &["id"])
-            .output(ORIGINALS, originals_schema(), &ORIGINALS_KEYS)
-            .reads(FILES, ["digest"])
-            .sees(FILES, ["path"]))
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let ids = IdReader::new(self.ids.as_ref()).map_err(anyhow::Error::msg)?;
         let layout = self.layout();
-        take_in(io, self.versions.is_some(), |io, gate| {
+        let pseudonyms = Pseudonyms::new(io, &ids, self.pseudonymise.as_ref())?;
+        take_in(io, self.versions.is_some(), pseudonyms, |io, gate| {
             tabular::each_file(io, |io, file| self.offer(io, &ids, &layout, file, gate))
         })
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use argent_engine::operator::FILES;
+use argent_engine::operator::{ConfigFiles, FILES};
 use argent_engine::{Inputs, Io, Kind, Operator, Port, Problem, RowError, Signature, column};
 use argent_imaging::nifti::{self, AffineSource, Nifti};
 use argent_imaging::{HounsfieldStatistics, Volume};
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{IdReader, Ids};
 use crate::one_or_many::OneOrMany;
+use crate::pseudonyms::{self, Pseudonymise, Pseudonyms};
 
 /// Finds volumes (NIfTI-1 and -2, `.nii`, `.nii.gz`), reads each once and tells what it is.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +31,11 @@ pub struct VolumesScan {
     /// How ids are made from file names; left out, the id is the name without its ending.
     #[serde(default)]
     pub ids: Option<Ids>,
+    /// Ids that come in as pseudonyms: `[patient, id]`, or `{ columns: [patient, id], key: { env: NAME } }` for pseudonyms
+    /// that are equal in several stores. An id out of which one of them could be read gets one too. `path` still says
+    /// where the file lies, because its voxels are read from there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudonymise: Option<Pseudonymise>,
     /// Where Hounsfield units come from: `header`, the file's own scaling (`scl_slope`, `scl_inter`); or
     /// `already`, stored values are Hounsfield units whatever the header says.
     #[serde(default)]
@@ -83,9 +89,14 @@ impl Operator for VolumesScan {
         self.path.to_vec()
     }
 
+    fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
+        pseudonyms::load(files, self.pseudonymise.as_mut())
+    }
+
     fn signature(&self, _inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
         let ids = self.ids().map_err(|e| vec![Problem::at(["with", "ids"], e)])?;
-        let fields = ids.fields().into_iter().chain(volume_fields());
+        let fields = pseudonyms::fields(ids.fields(), &ids, self.pseudonymise.as_ref())?;
+        let fields = fields.into_iter().chain(volume_fields());
         let own = column::schema(fields);
         // The name is read, because the id comes from it.
         Ok(Signature::new(own, &["id"]).reads(FILES, ["path", "digest"]))
@@ -97,12 +108,13 @@ impl Operator for VolumesScan {
         let paths = files.column_by_name("path").context("files have paths")?.as_string::<i32>();
         let digests = files.column_by_name("digest").context("files have digests")?.as_string::<i32>();
         let find = io.source_finder();
+        let pseudonyms = Pseudonyms::new(io, &ids, self.pseudonymise.as_ref())?;
         let schema = io.schema("")?;
         for start in (0..files.num_rows()).step_by(CHUNK) {
             let rows: Vec<usize> = (start..(start + CHUNK).min(files.num_rows())).collect();
             let scanned: Vec<Result<Scanned, RowError>> = rows
                 .par_iter()
-                .map(|row| self.scan(&ids, &find, paths.value(*row), digests.value(*row)))
+                .map(|row| self.scan((&ids, &pseudonyms), &find, paths.value(*row), digests.value(*row)))
                 .collect();
             for (row, scanned) in rows.iter().zip(scanned) {
                 match scanned {
@@ -169,15 +181,16 @@ struct Described {
 impl VolumesScan {
     fn scan(
         &self,
-        ids: &IdReader,
+        (ids, pseudonyms): (&IdReader, &Pseudonyms),
         find: &(dyn Fn(&str, &str) -> anyhow::Result<std::path::PathBuf> + Sync),
         path: &str,
         digest: &str,
     ) -> Result<Scanned, RowError> {
         let name = file_name(path);
-        let id = ids
+        let mut id = ids
             .read(if self.ids.is_some() { name } else { stem(name) })
             .map_err(|e| RowError::lasting("id", e))?;
+        pseudonyms.put(&mut id);
         let local = find(path, digest)
             .map_err(|e| RowError { retryable: true, ..RowError::lasting("file", format!("{e:#}")) })?;
         let nifti = read(&local, name, self.hounsfield)?;
