@@ -20,6 +20,15 @@ pub(crate) fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// US dollars, with as many digits as tell small amounts apart.
+pub(crate) fn dollars(usd: f64) -> String {
+    match usd {
+        v if v >= 0.995 || v == 0.0 => format!("${v:.2}"),
+        v if v >= 0.0095 => format!("${v:.4}"),
+        v => format!("${v:.6}"),
+    }
+}
+
 /// Bytes as a person says them.
 pub(crate) fn bytes(number: u64) -> String {
     let mut rest = number as f64;

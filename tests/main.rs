@@ -36,5 +36,6 @@ mod streaming;
 mod sweep;
 mod tidy;
 mod torture;
+mod trial;
 mod verify;
 mod wrong;

@@ -36,6 +36,7 @@ pub mod store;
 pub mod table;
 pub mod time;
 pub mod tombstones;
+pub mod trials;
 pub mod verify;
 
 pub use action::{Manifest, Stats};
@@ -44,3 +45,4 @@ pub use memo::Memo;
 pub use runs::{Head, RunRecord, StepRecord};
 pub use store::{BlobError, Store};
 pub use table::{ColumnRecord, TableRecord};
+pub use trials::TrialRecord;

@@ -124,6 +124,8 @@ pub struct Contract {
 pub struct Given {
     /// `--set name=value`, in order.
     pub set: Vec<(String, String)>,
+    /// The values that `--with params.name=…` compares, one of each; they come before those of `--set`.
+    pub with: Vec<(String, String)>,
     /// The environment variables that params may name.
     pub environment: BTreeMap<String, String>,
 }

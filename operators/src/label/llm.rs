@@ -3,6 +3,7 @@
 mod batch;
 mod purse;
 mod question;
+mod shown;
 mod surroundings;
 pub(crate) mod tries;
 
@@ -12,7 +13,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use argent_cache::Digest;
-use argent_engine::operator::{Condition, ConfigFile, ConfigFiles, Price as PlannedPrice, nearest};
+use argent_engine::operator::{
+    Condition, ConfigFile, ConfigFiles, Exchange, Price as PlannedPrice, Projection, nearest,
+};
 use argent_engine::table::Rows;
 use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, RowError, Signature, column};
 use argent_llm::{Answer, Price, Usage};
@@ -254,6 +257,14 @@ impl Operator for LabelLlm {
 
     fn surroundings(&self, _folder: &Path) -> Vec<Condition> {
         surroundings::conditions(self)
+    }
+
+    fn exchanges(&self, rows: &RecordBatch, io: &Io) -> anyhow::Result<Vec<Vec<Exchange>>> {
+        shown::exchanges(self, rows, io)
+    }
+
+    fn project(&self, measured: &[Exchange], rest: &PlannedPrice) -> anyhow::Result<Option<Projection>> {
+        shown::project(self, measured, rest).map(Some)
     }
 
     fn price(&self, rows: &RecordBatch, io: &Io) -> anyhow::Result<Option<PlannedPrice>> {
