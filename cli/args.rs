@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use argent_engine::spec::Compared;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -78,7 +79,7 @@ pub(crate) struct SpecArguments {
     pub(crate) set: Vec<(String, String)>,
     /// The values of params that `plan --with` compares.
     #[arg(skip)]
-    pub(crate) with: Vec<(String, String)>,
+    pub(crate) with: Vec<Compared>,
 }
 
 #[derive(Debug, Args)]

@@ -62,7 +62,7 @@ fn answers_there(found: &Found) -> u64 {
 
 fn flips(flips: &[FindingFlips]) -> String {
     let row = |of: &FindingFlips| {
-        let ways = of.ways.iter().map(|way| format!("{} {} -> {}", way.rows, way.from, way.to));
+        let ways = of.ways.iter().map(|way| format!("{} -> {} {}", way.from, way.to, way.rows));
         vec![of.finding.clone(), of.n.to_string(), of.flips.to_string(), ways.collect::<Vec<_>>().join(", ")]
     };
     aligned(&["finding", "n", "flips", "from -> to"], &flips.iter().map(row).collect::<Vec<_>>())

@@ -70,7 +70,7 @@ fn line(cells: &[String], widths: &[usize], right: &[bool]) -> String {
 fn is_number(cell: &str) -> bool {
     cell.is_empty()
         || cell == "-"
-        || cell.chars().next().is_some_and(|c| c.is_ascii_digit() || c == '$' || c == '-')
+        || cell.chars().next().is_some_and(|c| c.is_ascii_digit() || "$-+".contains(c))
 }
 
 #[cfg(test)]

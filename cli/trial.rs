@@ -1,5 +1,6 @@
 //! `argent try`: what a step asks about a few rows, what is answered, and its rows beside those that there are.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use argent_cache::Stats;
@@ -92,8 +93,11 @@ fn told_columns(trial: &Trial) -> Vec<&str> {
 fn shown_row(row: &TriedRow, trial: &Trial, columns: &[&str]) -> String {
     let name: Vec<String> = row.row.iter().map(|(name, cell)| format!("{name} {cell}")).collect();
     let mut text = format!("{}\n", name.join(", "));
-    for exchange in &row.exchanges {
-        text.push_str(&shown_exchange(exchange));
+    for tried in &row.exchanges {
+        text.push_str(&shown_exchange(tried));
+        // Of a row's only question, the row itself says it.
+        let problem = tried.exchange.problem.as_ref().filter(|_| row.exchanges.len() > 1);
+        text.extend(problem.map(|problem| format!("  failed: {problem}\n")));
     }
     if !row.outputs.is_empty() {
         text.push_str(&indented(&outputs(row, trial, columns), 2));
@@ -161,7 +165,7 @@ fn outputs(row: &TriedRow, trial: &Trial, columns: &[&str]) -> String {
     aligned(&header, &row.outputs.iter().map(line).collect::<Vec<_>>())
 }
 
-fn cell(cells: &std::collections::BTreeMap<String, Option<String>>, column: &str) -> String {
+fn cell(cells: &BTreeMap<String, Option<String>>, column: &str) -> String {
     let text = cells.get(column).cloned().flatten().unwrap_or_else(|| "null".to_owned());
     match text.char_indices().nth(CELL_CHARACTERS) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -215,19 +219,21 @@ pub(crate) fn remaining(rows: u64, rest: &Projection) -> String {
 }
 
 /// A projected cost with its interval.
-pub(crate) fn cost(rest: &Projection) -> String {
-    match (rest.usd, rest.usd_low, rest.usd_high) {
-        (Some(usd), Some(low), Some(high)) => {
-            format!(
-                "{} (95% interval {}-{})",
-                dollars(usd),
-                dollars(low),
-                dollars(high).trim_start_matches('$')
-            )
+fn cost(rest: &Projection) -> String {
+    match (rest.usd, rest.tokens_in) {
+        (Some(usd), _) => {
+            let interval = cost_interval(rest).map(|bounds| format!(" (95% interval {bounds})"));
+            dollars(usd) + &interval.unwrap_or_default()
         }
-        (Some(usd), ..) => dollars(usd),
-        (None, ..) => "price unknown".to_owned(),
+        (None, Some(_)) => "price unknown".to_owned(),
+        (None, None) => "nothing measured yet".to_owned(),
     }
+}
+
+/// The interval of a projected cost, where there is one.
+pub(crate) fn cost_interval(rest: &Projection) -> Option<String> {
+    let (low, high) = rest.usd_low.zip(rest.usd_high)?;
+    Some(format!("{}-{}", dollars(low), dollars(high).trim_start_matches('$')))
 }
 
 fn indented(text: &str, blanks: usize) -> String {

@@ -1,11 +1,13 @@
 //! `argent plan --with`: a plan for each of several values of params, side by side.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::process::ExitCode;
 
 use argent_engine::Pipeline;
 use argent_engine::canary::{Canary, Found};
 use argent_engine::plan::PlannedStep;
+use argent_engine::spec::Compared;
 use serde_json::{Map, Value, json};
 
 use crate::args::{Arguments, PlanArguments, SpecArguments};
@@ -13,10 +15,10 @@ use crate::canary::{self, bounds, difference, heading, interval, number};
 use crate::plan::Planning;
 use crate::session::{WRONG, told};
 use crate::table::{aligned, dollars};
-use crate::trial::{cost, ended};
+use crate::trial::{cost_interval, ended};
 
 /// One value for each param that is compared.
-type Values = Vec<(String, String)>;
+type Values = Vec<Compared>;
 
 /// What is planned with some values.
 struct Variant {
@@ -75,7 +77,7 @@ fn combinations(plan: &PlanArguments) -> Result<Vec<Values>, String> {
     let mut all: Vec<Values> = vec![Vec::new()];
     for (name, values) in &plan.with {
         let param = name.strip_prefix("params.").unwrap_or(name);
-        if all[0].iter().any(|(other, _)| other == param) {
+        if all[0].iter().any(|other| other.param == param) {
             return Err(format!(
                 "--with gives `{param}` twice; give all of its values together, with commas"
             ));
@@ -83,10 +85,10 @@ fn combinations(plan: &PlanArguments) -> Result<Vec<Values>, String> {
         if plan.spec.set.iter().any(|(set, _)| set == param) {
             return Err(format!("--set and --with both give `{param}`; leave one of them out"));
         }
-        let values = separated(values);
-        let with = |value: &String| (param.to_owned(), value.clone());
+        let compared = |place| Compared { param: param.to_owned(), values: values.clone(), place };
         let further = |so_far: &Values| {
-            let longer = values.iter().map(|value| so_far.iter().cloned().chain([with(value)]).collect());
+            let places = separated(values).into_iter();
+            let longer = places.map(|place| so_far.iter().cloned().chain([compared(place)]).collect());
             longer.collect::<Vec<Values>>()
         };
         all = all.iter().flat_map(further).collect();
@@ -94,28 +96,30 @@ fn combinations(plan: &PlanArguments) -> Result<Vec<Values>, String> {
     Ok(all)
 }
 
-/// Values between commas, those inside brackets apart: a list has commas of its own.
-fn separated(text: &str) -> Vec<String> {
-    let (mut values, mut depth) = (vec![String::new()], 0_u32);
-    for character in text.chars() {
+/// The places of the values between commas, without the blanks around them. Commas inside brackets part nothing: a list
+/// has commas of its own.
+fn separated(text: &str) -> Vec<Range<usize>> {
+    let (mut places, mut depth, mut start) = (Vec::new(), 0_u32, 0);
+    for (at, character) in text.char_indices().chain([(text.len(), ',')]) {
         match character {
             '[' => depth += 1,
             ']' => depth = depth.saturating_sub(1),
+            ',' if depth == 0 || at == text.len() => {
+                let value = &text[start..at];
+                let first = start + value.len() - value.trim_start().len();
+                places.push(first..first + value.trim().len());
+                start = at + 1;
+            }
             _ => {}
         }
-        if character == ',' && depth == 0 {
-            values.push(String::new());
-        } else if let Some(value) = values.last_mut() {
-            value.push(character);
-        }
     }
-    values.into_iter().map(|value| value.trim().to_owned()).collect()
+    places
 }
 
 fn as_json(pipeline: &str, variants: &[Variant]) -> Value {
     let variant = |variant: &Variant| {
         let values: Map<String, Value> =
-            variant.values.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+            variant.values.iter().map(|of| (of.param.clone(), json!(of.value()))).collect();
         let mut told = json!({ "values": values, "steps": variant.steps });
         if let Some(canaries) = &variant.canaries {
             told["canary"] = canary::as_json(canaries);
@@ -137,17 +141,18 @@ fn as_text(variants: &[Variant]) -> String {
 }
 
 fn header<'a>(variants: &'a [Variant], columns: &[&'a str]) -> Vec<&'a str> {
-    let names = variants.iter().take(1).flat_map(|variant| &variant.values).map(|(name, _)| name.as_str());
+    let names = variants.iter().take(1).flat_map(|variant| &variant.values).map(|of| of.param.as_str());
     names.chain(columns.iter().copied()).collect()
 }
 
 fn named(variant: &Variant, cells: impl IntoIterator<Item = String>) -> Vec<String> {
-    variant.values.iter().map(|(_, value)| value.clone()).chain(cells).collect()
+    variant.values.iter().map(|of| of.value().to_owned()).chain(cells).collect()
 }
 
-/// What a run with these values would do, in numbers.
+/// What a run with these values would do, in numbers. What planning has made is left to no run.
 fn planned(variant: &Variant) -> Vec<String> {
-    let steps: Vec<&PlannedStep> = variant.steps.iter().filter(|step| step.action != "reuse").collect();
+    let is_left = |step: &&PlannedStep| step.action != "reuse" && !step.made;
+    let steps: Vec<&PlannedStep> = variant.steps.iter().filter(is_left).collect();
     let between = |least: u64, most: Option<u64>| match most {
         Some(most) if most == least => most.to_string(),
         Some(most) => format!("{least}-{most}"),
@@ -201,7 +206,16 @@ fn compared(step: &str, variants: &[Variant]) -> String {
     let Some((_, first)) = found.first() else {
         return format!("\ncanary {step}: not tried with any of these values\n");
     };
-    let columns = ["flips", "F1", "95% interval", "difference", "95% interval", "rest", "cost"];
+    let columns = [
+        "flips",
+        "F1",
+        "95% interval",
+        "difference",
+        "95% interval",
+        "requests left",
+        "cost",
+        "95% interval",
+    ];
     let rows: Vec<Vec<String>> = found.iter().map(|(variant, found)| tried(variant, found)).collect();
     let mut text = format!("\n{}\n{}", heading(step, first), aligned(&header(variants, &columns), &rows));
     if !first.gold.changes.is_empty() {
@@ -223,7 +237,8 @@ fn tried(variant: &Variant, found: &Found) -> Vec<String> {
             difference(mean.and_then(|mean| mean.difference)),
             mean.map_or("-".to_owned(), bounds),
             rest.map_or("-".to_owned(), |rest| rest.requests.to_string()),
-            rest.map_or("-".to_owned(), cost),
+            rest.and_then(|rest| rest.usd).map_or("-".to_owned(), dollars),
+            rest.and_then(cost_interval).unwrap_or("-".to_owned()),
         ],
     )
 }
@@ -232,9 +247,7 @@ fn tried(variant: &Variant, found: &Found) -> Vec<String> {
 fn by_finding(found: &[(&Variant, &Found)]) -> String {
     let names: Vec<String> = found
         .iter()
-        .map(|(variant, _)| {
-            variant.values.iter().map(|(_, value)| value.as_str()).collect::<Vec<_>>().join(", ")
-        })
+        .map(|(variant, _)| variant.values.iter().map(Compared::value).collect::<Vec<_>>().join(", "))
         .collect();
     let header: Vec<&str> =
         ["F1", "n", "before"].into_iter().chain(names.iter().map(String::as_str)).collect();
@@ -261,9 +274,13 @@ mod tests {
 
     #[test]
     fn commas_part_values_and_not_the_members_of_a_list() {
-        assert_eq!(separated("a, b"), ["a", "b"]);
-        assert_eq!(separated("[1, 2],[3]"), ["[1, 2]", "[3]"]);
-        assert_eq!(separated("it's, a]"), ["it's", "a]"]);
-        assert_eq!(separated(""), [""]);
+        let values = |text: &'static str| -> Vec<&str> {
+            separated(text).into_iter().map(|place| &text[place]).collect()
+        };
+        assert_eq!(values("a, b"), ["a", "b"]);
+        assert_eq!(values("[1, 2],[3]"), ["[1, 2]", "[3]"]);
+        assert_eq!(values("it's, a]"), ["it's", "a]"]);
+        assert_eq!(values("[open, b"), ["[open, b"]);
+        assert_eq!(values(""), [""]);
     }
 }

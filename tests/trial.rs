@@ -130,6 +130,13 @@ fn a_trial_shows_what_is_asked_and_answered_and_a_run_does_not_ask_it_again() {
     "#]].assert_eq(&last_lines(&again.out, 2));
     assert_eq!(sandbox.run(&["silver.yaml"])[1], "labels made 6 2 0");
     assert_eq!(asked(&server), 6, "a run asks the others alone");
+    let after = sandbox.succeeds(&["try", "silver.yaml", "labels", "--rows", "2"]).out;
+    expect![[r#"
+        flips    0 of 4 labels
+        tried    0 requests, 2 answers there before
+        rest     0 rows by 0 requests
+    "#]].assert_eq(&last_lines(&after, 3));
+    assert_eq!(asked(&server), 0, "a result that holds is shown as it is");
 }
 
 fn last_lines(text: &str, count: usize) -> String {
@@ -153,7 +160,8 @@ fn what_trying_spends_is_accounted_and_nothing_is_published() {
     expect![[r#"
         trial,labels,m,2,158
         run,labels,m,6,447
-    "#]].assert_eq(&(sandbox.sql(costs).join("\n") + "\n"));
+    "#]]
+    .assert_eq(&(sandbox.sql(costs).join("\n") + "\n"));
     let calls: f64 = sandbox.sql("select sum(usd) from labels.calls")[0].parse().unwrap();
     let spent: f64 = sandbox.sql("select sum(usd) from argent.costs")[0].parse().unwrap();
     assert!((calls - spent).abs() < 1e-12, "{calls} {spent}");
@@ -213,7 +221,8 @@ fn labels_that_flip_are_marked() {
         flips    2 of 2 labels
         tried    1 request, 86 tokens in (43 cached), 10 out, $0.000087
         rest     7 rows by 7 requests, about 537 tokens in, 70 out, $0.000571
-    "#]].assert_eq(&said.replace(&made, "MADE"));
+    "#]]
+    .assert_eq(&said.replace(&made, "MADE"));
 
     let said: Value = serde_json::from_str(
         &sandbox
@@ -344,7 +353,8 @@ fn any_row_operator_can_be_tried() {
           nodule    absent  0.05000000074505806  no nodule
 
         rest     3 rows
-    "#]].assert_eq(&sandbox.succeeds(&["try", "silver.yaml", "rules", "--rows", "1"]).out);
+    "#]]
+    .assert_eq(&sandbox.succeeds(&["try", "silver.yaml", "rules", "--rows", "1"]).out);
     sandbox.run(&["silver.yaml", "--select", "+targets"]);
     let changed = spec.replace("not_mentioned: zero", "not_mentioned: 0.3");
     sandbox.write("silver.yaml", &changed);
@@ -361,7 +371,8 @@ fn any_row_operator_can_be_tried() {
 
         flips    1 of 2 labels
         rest     6 rows
-    "#]].assert_eq(said.split_once('\n').unwrap().1);
+    "#]]
+    .assert_eq(said.split_once('\n').unwrap().1);
     assert_eq!(asked(&server), 0);
 }
 
@@ -415,7 +426,7 @@ fn what_cannot_be_tried_is_said() {
           not tried
 
         tried    0 requests
-        rest     3 rows by 3 requests, price unknown
+        rest     3 rows by 3 requests, nothing measured yet
         stopped: $0.000000 of the budget of $0.000000 is spent, and the next request may cost $0.000140
         2 error: invalid value '0' for '--rows <N>': 0 is not in 1..=4294967295
 
@@ -432,12 +443,14 @@ fn what_cannot_be_tried_is_said() {
     sandbox.write("silver.yaml", &free);
     expect![[r#"
         1 error: a limit of dollars is set and the step has no `price`; what it would cost is not known
-    "#]].assert_eq(&refused(&["labels", "--max-usd", "1"]));
+    "#]]
+    .assert_eq(&refused(&["labels", "--max-usd", "1"]));
     let said = sandbox.succeeds(&["try", "silver.yaml", "labels", "--rows", "1"]).out;
     expect![[r#"
         tried    1 request, 84 tokens in (42 cached), 10 out
         rest     2 rows by 2 requests, about 148 tokens in, 20 out, price unknown
-    "#]].assert_eq(&last_lines(&said, 2));
+    "#]]
+    .assert_eq(&last_lines(&said, 2));
 }
 
 #[test]
@@ -477,7 +490,8 @@ fn a_server_that_is_down_or_refuses_says_so_and_a_budget_keeps_what_was_answered
           not tried
 
         tried    1 request, 84 tokens in (42 cached), 10 out, $0.000086
-        rest     5 rows by 5 requests, about 376 tokens in, 50 out, $0.000404"#]].assert_eq(&format!("{} {}\n{}", said.code, said.err, lines.join("\n")));
+        rest     5 rows by 5 requests, about 376 tokens in, 50 out, $0.000404"#]]
+    .assert_eq(&format!("{} {}\n{}", said.code, said.err, lines.join("\n")));
     let before = asked(&server);
     sandbox.succeeds(&["try", "silver.yaml", "labels"]);
     assert_eq!(before + asked(&server), 5, "what was answered is not asked again");
@@ -557,13 +571,15 @@ fn a_server_that_is_down_or_refuses_says_so_and_a_budget_keeps_what_was_answered
 
         tried    1 request, 69 tokens in (34 cached), 12 out, $0.000086, 5 answers there before
         rest     0 rows by 0 requests
-    "#]].assert_eq(&format!("{} {}{}", refused.code, refused.out, refused.err));
+    "#]]
+    .assert_eq(&format!("{} {}{}", refused.code, refused.out, refused.err));
     let elsewhere = one_by_one.replace(&server.base_url, "http://127.0.0.1:1/v1");
     sandbox.write("silver.yaml", &elsewhere).write("prompt.md", CAREFUL);
     let down = sandbox.argent(&["try", "silver.yaml", "labels"]);
     expect![[r#"
         1 error: nothing listens at the endpoint's address; start the server or check `base_url`
-    "#]].assert_eq(&format!("{} {}{}", down.code, down.out, down.err));
+    "#]]
+    .assert_eq(&format!("{} {}{}", down.code, down.out, down.err));
 }
 
 #[test]
@@ -614,7 +630,8 @@ fn a_row_that_fails_says_why() {
 
         tried    3 requests, 231 tokens in (115 cached), 35 out, $0.000267
         rest     0 rows by 0 requests
-    "#]].assert_eq(&said);
+    "#]]
+    .assert_eq(&said);
 }
 
 #[test]
@@ -652,14 +669,14 @@ fn a_canary_tells_what_a_new_prompt_changes_and_what_that_is_worth() {
 
         canary labels: 8 of 24 rows, 4 with gold from `gold` by the rules of `agreement`
 
-        finding   n  flips                                                              from -> to
-        effusion  8      7                          5 absent -> not_mentioned, 2 present -> absent
-        nodule    8      5  2 present -> absent, 2 present -> uncertain, 1 absent -> not_mentioned
+        finding   n  flips  from -> to
+        effusion  8      7  absent -> not_mentioned 5, present -> absent 2
+        nodule    8      5  present -> absent 2, present -> uncertain 2, absent -> not_mentioned 1
 
-        gold      n  positives  F1 before  after  95% interval  difference  95% interval
-        effusion  4          0          -      -             -  -           -
-        nodule    3          2      0.800  1.000             -  +0.200      +0.000 to +0.500
-        macro     7          2      0.800  1.000             -  +0.200      +0.000 to +0.600
+        gold      n  positives  F1 before  after  95% interval  difference      95% interval
+        effusion  4          0          -      -             -           -                 -
+        nodule    3          2      0.800  1.000             -      +0.200  +0.000 to +0.500
+        macro     7          2      0.800  1.000             -      +0.200  +0.000 to +0.600
 
         tried  8 requests, 627 tokens in (311 cached), 94 out, $0.000723
         rest   16 rows by 16 requests, about 1277 tokens in, 188 out, $0.001462 (95% interval $0.001380-0.001543)
@@ -715,20 +732,143 @@ fn a_canary_without_gold_says_so_and_leaves_the_test_part_alone() {
 }
 
 #[test]
-fn steps_that_cannot_be_tried_yet_are_named() {
+fn steps_that_cannot_be_tried_are_named_and_a_budget_holds_for_all_together() {
     let server = ChatServer::start();
     let sandbox = sandbox(&server, 4);
     let spec = sandbox.read("silver.yaml");
-    let second = spec.split("  labels:\n").nth(1).unwrap();
-    let second = second.replace("from: reports", "from: kept");
-    let more = format!(
-        "  kept: {{ use: command, from: {{ labels: labels }}, with: {{ run: \"true\", outputs: {{ table: kept.csv }} }} }}\n"
+    let again = spec.split("  labels:\n").nth(1).unwrap();
+    let second =
+        again.replace("from: reports", "from: found").replace("prompt: prompt.md", "prompt: careful.md");
+    let found =
+        "select r.id, r.text from reports r where r.id in (select id from labels where state = 'present')";
+    let found = format!(
+        "  found: {{ use: sql, from: {{ reports: reports, labels: labels }}, with: {{ keys: [id], query: \"{found}\" }} }}\n"
     );
-    let _ = (second, more);
-    let said = sandbox.succeeds(&["plan", "silver.yaml", "--canary", "2", "--select", "reports"]).out;
+    let third = again.replace("prompt: prompt.md", "prompt: careful.md");
+    sandbox.write("careful.md", CAREFUL);
+    sandbox.write(
+        "silver.yaml",
+        &format!("{spec}{found}  second:\n{second}      sections: [text]\n  third:\n{third}"),
+    );
+    let told = |words: &[&str]| {
+        let said = sandbox.argent(&[&["plan", "silver.yaml", "--canary", "2"], words].concat());
+        let canaries = said.out.split_once("\n\n").unwrap().1.to_owned();
+        format!("{}\n{}{}", said.code, said.err, canaries)
+    };
+    let all = [told(&["--max-usd", "0.00025"]), told(&["--select", "reports"])];
     expect![[r#"
+        3
+        stopped: $0.000000 of the budget of $0.000076 is spent, and the next request may cost $0.000143
+        *: local, free and quick, so made while planning; a run reuses it
+
+        canary labels: 2 of 4 rows, no gold among these rows: no step below measures these labels by a truth
+        there is no result to compare with yet
+
+        tried  2 requests, 155 tokens in (77 cached), 22 out, $0.000174
+        rest   2 rows by 2 requests, about 146 tokens in, 22 out, $0.000168 (95% interval $0.00-0.000339)
+
+        canary second: not tried: depends on `found`
+
+        canary third: 2 of 4 rows, no gold among these rows: no step below measures these labels by a truth
+        there is no result to compare with yet
+
+        tried  0 requests
+        rest   4 rows by 4 requests, nothing measured yet
+        0
+        nothing to do
+
         canary: no step would ask a server
-    "#]].assert_eq(&last_lines(&said, 1));
+    "#]].assert_eq(&all.concat());
+    server.behave(|_| Reply::error(401, "", "no key"));
+    let refused = sandbox.argent(&["plan", "silver.yaml", "--canary", "4", "--select", "labels"]);
+    expect![[r#"
+        1 error: step `labels`: status 401: error, no key; check the endpoint's `api_key`
+    "#]].assert_eq(&format!("{} {}", refused.code, refused.err));
+}
+
+#[test]
+fn gold_is_found_by_any_step_that_measures_by_it() {
+    let server = ChatServer::start();
+    let sandbox = sandbox(&server, 24);
+    write_gold(&sandbox, 0..12);
+    let gold = GOLD.lines().next().unwrap();
+    let spec = sandbox.read("silver.yaml");
+    let measures = "
+  split: { use: split.groups, from: reports, with: { by: id, parts: { dev: 0.5, test: 0.5 }, seed: 1 } }
+  scores: { use: eval.classification, from: { predictions: labels, labels: gold, split: split } }
+";
+    sandbox.write("silver.yaml", &(spec.clone() + gold + measures));
+    sandbox.succeeds(&["run", "silver.yaml", "--select", "+labels"]);
+    sandbox.write("prompt.md", CAREFUL);
+    let canary = || {
+        let said = sandbox.succeeds(&["plan", "silver.yaml", "--canary", "8", "--json"]).out;
+        let said: Value = serde_json::from_str(&said).unwrap();
+        said["canary"][0]["gold"].clone()
+    };
+    let found = canary();
+    let shown = |gold: &Value| {
+        let names = ["truth", "measured_by", "held_out", "rows", "why"];
+        names.map(|name| format!("{name} {}", gold[name])).join(", ")
+    };
+    let macro_f1 = &found["changes"][2];
+    let told = format!(
+        "{}\n{} {} -> {}\n",
+        shown(&found),
+        macro_f1["finding"],
+        macro_f1["before"],
+        macro_f1["after"]
+    );
+    expect![[r#"
+        truth "gold", measured_by "scores", held_out "test", rows 4, why null
+        "macro" 0.5 -> 1.0
+    "#]].assert_eq(&told);
+    // A table that is made of the labels is no truth about them.
+    let circle = "
+  gold: { use: sql, from: labels, with: { keys: [id, finding], query: \"select id, finding, state from labels\" } }
+  agreement: { use: eval.agreement, from: { labels: labels, truth: gold } }
+";
+    sandbox.write("silver.yaml", &(spec + circle));
+    expect![[r#"
+        truth null, measured_by null, held_out null, rows 0, why "no step below measures these labels by a truth"
+    "#]].assert_eq(&(shown(&canary()) + "\n"));
+}
+
+#[test]
+fn findings_asked_one_by_one_are_shown_one_by_one() {
+    let server = ChatServer::start();
+    let sandbox = sandbox(&server, 2);
+    let prompt = "{{ finding.name }}?\nReport:\n{{ report.text }}";
+    sandbox.write("prompt.md", prompt);
+    sandbox.write("silver.yaml", &(sandbox.read("silver.yaml") + "      mode: per_finding\n"));
+    server.behave(|heard| match heard.content().starts_with("Lung nodule") {
+        true => Reply::Text("Who knows.".to_owned()),
+        false => Reply::Good,
+    });
+    expect![[r#"
+        labels (label.llm): 1 of 2 rows, there is no result beside them yet
+
+        id r00
+          user
+            Pleural effusion?
+            Report:
+            Small effusion in case 0.
+          answer (sent now, m-2026-10-01, 52 tokens in (26 cached), 6 out, $0.000053)
+            {"effusion":"present"}
+          user
+            Lung nodule?
+            Report:
+            Small effusion in case 0.
+          answer (sent now, m-2026-10-01, 49 tokens in (24 cached), 7 out, $0.000055)
+            Who knows.
+          failed: the answer has no JSON object, expected one state per finding
+          finding   state
+          effusion  failed
+          nodule    failed
+          failed: unparseable: the answer has no JSON object, expected one state per finding
+
+        tried    2 requests, 101 tokens in (50 cached), 13 out, $0.000108
+        rest     1 row by 2 requests, about 113 tokens in, 13 out, $0.000116 (95% interval $0.000037-0.000195)
+    "#]].assert_eq(&sandbox.succeeds(&["try", "silver.yaml", "labels", "--id", "r00"]).out);
 }
 
 #[test]
@@ -745,7 +885,8 @@ fn values_of_a_param_are_compared() {
         m                 0      0         0          0           0                   -
         good            1-2  24-26        24       1842         336  $0.000764-0.006372
         other           1-2  24-26        24       1842         336  $0.000764-0.006372
-    "#]].assert_eq(&plain);
+    "#]]
+    .assert_eq(&plain);
     assert_eq!(asked(&server), 0);
     let tried =
         sandbox.succeeds(&["plan", "silver.yaml", "--with", "params.model=good,other", "--canary", "8"]).out;
@@ -756,9 +897,9 @@ fn values_of_a_param_are_compared() {
 
         canary labels: 8 of 24 rows, 4 with gold from `gold` by the rules of `agreement`
 
-        model     flips     F1  95% interval  difference  95% interval      rest                                         cost
-        good   12 of 16  1.000             -  +0.200      +0.000 to +0.600    16  $0.001432 (95% interval $0.001351-0.001513)
-        other   0 of 16  0.857   0.400-1.000  +0.000      -                   16  $0.001432 (95% interval $0.001351-0.001513)
+        model     flips     F1  95% interval  difference      95% interval  requests left       cost        95% interval
+        good   12 of 16  1.000             -      +0.200  +0.000 to +0.600             16  $0.001432  $0.001351-0.001513
+        other   0 of 16  0.857   0.400-1.000      +0.000                 -             16  $0.001432  $0.001351-0.001513
 
         F1        n  before   good  other
         effusion  4       -      -      -
@@ -790,11 +931,12 @@ fn several_params_are_multiplied_out_and_wrong_ones_are_mistakes() {
         .out;
     expect![[r#"
         model  warm  steps to run  rows  requests  tokens in  tokens out                cost
-        a         0             2     5         4        301          56  $0.000127-0.001050
+        a         0             1     4         4        301          56  $0.000127-0.001050
         a         1             1     4         4        301          56  $0.000127-0.001050
         b         0             1     4         4        301          56  $0.000127-0.001050
         b         1             1     4         4        301          56  $0.000127-0.001050
-    "#]].assert_eq(&said);
+    "#]]
+    .assert_eq(&said);
     let refused = |words: &[&str]| {
         let said = sandbox.argent(&[&["plan", "silver.yaml"], words].concat());
         format!("{}\n{}{}", said.code, said.out, said.err)
@@ -811,17 +953,7 @@ fn several_params_are_multiplied_out_and_wrong_ones_are_mistakes() {
         error: --with names `modle`, which is not a param of this pipeline
          --> command line:1:15
           |
-        1 | --with params.modle=a
-          |               ^^^^^
-          |
-        help: did you mean `model`?
-
-        1 mistake in command line
-
-        error: --with names `modle`, which is not a param of this pipeline
-         --> command line:1:15
-          |
-        1 | --with params.modle=b
+        1 | --with params.modle=a,b
           |               ^^^^^
           |
         help: did you mean `model`?
@@ -830,10 +962,10 @@ fn several_params_are_multiplied_out_and_wrong_ones_are_mistakes() {
 
         2
         error: --with gives `warm` a value of another type: expected a number
-         --> command line:1:20
+         --> command line:1:22
           |
-        1 | --with params.warm=hot
-          |                    ^^^
+        1 | --with params.warm=0,hot,cold
+          |                      ^^^
           |
          ::: silver.yaml:5:3
           |
@@ -843,10 +975,10 @@ fn several_params_are_multiplied_out_and_wrong_ones_are_mistakes() {
         1 mistake in command line
 
         error: --with gives `warm` a value of another type: expected a number
-         --> command line:1:20
+         --> command line:1:26
           |
-        1 | --with params.warm=cold
-          |                    ^^^^
+        1 | --with params.warm=0,hot,cold
+          |                          ^^^^
           |
          ::: silver.yaml:5:3
           |
@@ -863,5 +995,6 @@ fn several_params_are_multiplied_out_and_wrong_ones_are_mistakes() {
         error: invalid value 'params.warm' for '--with <params.NAME=A,B>': expected NAME=VALUE
 
         For more information, try '--help'.
-    "#]].assert_eq(&all.concat());
+    "#]]
+    .assert_eq(&all.concat());
 }

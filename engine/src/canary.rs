@@ -5,6 +5,7 @@ mod gold;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use anyhow::Context;
 use arrow::array::RecordBatch;
 use serde::Serialize;
 
@@ -105,7 +106,8 @@ pub(crate) fn canaries(engine: &Engine, selection: &Selection, rows: usize) -> a
         let subject = Subject { decider: &planner.decider, node, upstream: &upstream };
         let truths = Truths::find(engine, place, &planner.results);
         let max_usd = engine.options.max_usd.map(|usd| (usd - spent_usd).max(0.0));
-        let trial = subject.trial(&|work, names| choose(work, names, rows, &truths), max_usd)?;
+        let trial = subject.trial(&|work, names| choose(work, names, rows, &truths), max_usd);
+        let trial = trial.with_context(|| format!("step `{}`", node.name))?;
         spent_usd += trial.tried.usd.unwrap_or(0.0);
         let is_stopped = trial.stopped.is_some();
         canaries.push(Canary { step: node.name.clone(), found: Some(found(trial, &truths)?), why: None });

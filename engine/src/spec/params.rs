@@ -283,14 +283,15 @@ struct Said<'a> {
 
 impl<'a> CommandLine<'a> {
     fn new(given: &'a Given, sources: &mut Sources) -> CommandLine<'a> {
-        let set = given.set.iter().map(|given| ("--set", "", given));
-        let with = given.with.iter().map(|given| ("--with", "params.", given));
-        let said = set.chain(with).map(|(option, before, (param, text))| {
-            let file = sources.add("command line", format!("{option} {before}{param}={text}"));
-            let start = option.len() + 1 + before.len();
+        let set = given.set.iter().map(|(param, text)| ("--set ", param, text, 0..text.len()));
+        let with = given.with.iter().map(|w| ("--with params.", &w.param, &w.values, w.place.clone()));
+        let said = set.chain(with).map(|(before, param, all, place)| {
+            let file = sources.add("command line", format!("{before}{param}={all}"));
+            let (start, text) = (before.len(), &all[place.clone()]);
             let end = start + param.len();
             let name = Span { file, start, end };
-            let value = Span { file, start: end + 1, end: end + 1 + text.len() };
+            let value = Span { file, start: end + 1 + place.start, end: end + 1 + place.end };
+            let option = before.split(' ').next().unwrap_or(before);
             Said { option, param, text, name, value }
         });
         CommandLine { said: said.collect() }
