@@ -157,6 +157,7 @@ fn line(event: &Event, width: usize) -> Option<String> {
             said(step, "accepted", format!("{}, {why}", count(*rows, "row")))
         }
         Event::Waiting { step } => said(step, "waiting", "another run is making the same result".to_owned()),
+        Event::Warned { step, message } => said(step, "warning", message.clone()),
         Event::Damaged { step } => said(
             step,
             "damaged",

@@ -1,5 +1,5 @@
-//! A chat endpoint on loopback, as OpenAI-compatible servers are: it labels a report by a fixed function of its
-//! text, counts tokens, and misbehaves where a test says so.
+//! An endpoint on loopback, by itself as OpenAI-compatible chat servers are: it labels a report by a fixed function of
+//! its text, counts tokens, and misbehaves, or speaks another dialect, where a test says so.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -118,7 +118,10 @@ impl ChatServer {
 impl Heard {
     /// The user's message.
     pub(crate) fn content(&self) -> &str {
-        self.body["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap()
+        match self.body["messages"].as_array() {
+            Some(messages) => messages.last().unwrap()["content"].as_str().unwrap(),
+            None => self.body["input"].as_str().unwrap(),
+        }
     }
 
     /// The report in the user's message.
@@ -138,14 +141,24 @@ impl Heard {
         let report = self.report().to_lowercase();
         let schema = &self.body["response_format"]["json_schema"]["schema"];
         let findings = schema["required"].as_array().unwrap().iter().map(|f| f.as_str().unwrap());
+        // A probe asks for one of some words.
+        if let Some(words) = schema["properties"]["word"]["enum"].as_array() {
+            return json!({ "word": words[0] }).to_string();
+        }
         let state = |finding: &str| match report.split_once(finding) {
             None => "not_mentioned",
             Some((before, _)) if before.ends_with("no ") => "absent",
             Some((before, _)) if before.ends_with("possible ") => "uncertain",
             Some(_) => "present",
         };
-        let states: serde_json::Map<String, Value> =
-            findings.map(|f| (f.to_owned(), json!(state(f)))).collect();
+        let evidence = |finding: &str| report.contains(finding).then(|| finding.to_owned());
+        let label = |finding: &str| match &schema["properties"][finding]["type"] {
+            kind if kind == "object" => {
+                json!({ "state": state(finding), "evidence": evidence(finding).unwrap_or_default() })
+            }
+            _ => json!(state(finding)),
+        };
+        let states: serde_json::Map<String, Value> = findings.map(|f| (f.to_owned(), label(f))).collect();
         Value::Object(states).to_string()
     }
 
@@ -208,7 +221,6 @@ fn read_request(reader: &mut BufReader<&TcpStream>) -> Option<(String, Value)> {
     if headers.starts_with("GET ") {
         return Some((headers, Value::Null));
     }
-    assert!(headers.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{headers}");
     let lower = headers.to_lowercase();
     let length = lower.split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
     let mut body = vec![0; length];

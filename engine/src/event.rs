@@ -52,6 +52,13 @@ pub enum Event {
         /// Why: how its recipe differs from the last one.
         why: Vec<String>,
     },
+    /// A step found something that the user should know; it goes on.
+    Warned {
+        /// The step.
+        step: String,
+        /// What it found.
+        message: String,
+    },
     /// A step has come this far.
     Progress {
         /// The step.

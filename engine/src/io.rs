@@ -359,6 +359,11 @@ impl Io<'_> {
         (self.events)(Event::Progress { step: self.step.clone(), done, total, note: note.into() });
     }
 
+    /// Tells the user something that does not stop the step; never cell text.
+    pub fn warn(&self, message: impl Into<String>) {
+        (self.events)(Event::Warned { step: self.step.clone(), message: message.into() });
+    }
+
     /// Whether the user wants the run to end: finish what is paid for, start nothing new.
     pub fn cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)

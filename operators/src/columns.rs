@@ -21,6 +21,7 @@ const MEANINGS: &[(&str, &str, &str)] = &[
         "",
         "Which part of the header the affine comes from: `sform`, `qform`, or `none`, the spacing alone.",
     ),
+    ("agreement", "", "The share of samples that say the state."),
     (
         "air_peak_hu",
         "HU",
@@ -85,6 +86,11 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     ("kappa_standard_error", "", "The asymptotic standard error of kappa."),
     ("kind", "", "A word for the kind of failure."),
     ("krippendorff_alpha", "", "Krippendorff's alpha for nominal values; null where it is not defined."),
+    (
+        "label_mass",
+        "",
+        "The share of all that the model might have said that lies on the states; null where it does not tell.",
+    ),
     ("labelings", "", "How many of the labelings have a label of this id and finding."),
     ("low", "", "The lower end of the value's 95 % interval."),
     ("lr", "", "The learning rate of the step."),
@@ -117,7 +123,11 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     ("only_other_right", "", "Rows that the other labeling has right and this one has wrong."),
     ("orientation", "", "Where the axes run to, such as `RAS`: right, anterior, superior."),
     ("other", "", "What stands before the first heading, where the findings have a heading of their own."),
+    ("p_absent", "", "How likely the model takes the report to say that the finding is not there."),
     ("p_holm", "", "The p value adjusted for the number of findings (Holm)."),
+    ("p_not_mentioned", "", "How likely the model takes the report to say nothing about the finding."),
+    ("p_present", "", "How likely the model takes the report to say that the finding is there."),
+    ("p_uncertain", "", "How likely the model takes the report to leave the finding open."),
     (
         "p_value",
         "",

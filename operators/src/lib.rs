@@ -38,7 +38,7 @@ pub fn registry() -> Registry {
         Entry::new::<reports::hl7::ReportsHl7>("reports.hl7", 1, Kind::Table).quick(),
         Entry::new::<label::table::LabelsTable>("labels.table", 1, Kind::Table).quick(),
         Entry::new::<label::rules::LabelRules>("label.rules", 1, Kind::Row("reports")).quick().remembered(),
-        Entry::new::<label::llm::LabelLlm>("label.llm", 1, Kind::Row("reports")),
+        Entry::new::<label::llm::LabelLlm>("label.llm", 2, Kind::Row("reports")),
         Entry::new::<label::merge::LabelMerge>("label.merge", 1, Kind::Table).quick(),
         Entry::new::<label::map::LabelMap>("label.map", 1, Kind::Table).quick(),
         Entry::new::<label::review::export::ReviewExport>("review.export", 1, Kind::Table).quick(),
@@ -52,7 +52,7 @@ pub fn registry() -> Registry {
         Entry::new::<embed::images::EmbedImages>("embed.images", 1, embed::images::KIND),
         Entry::new::<eval::classification::EvalClassification>("eval.classification", 1, Kind::Table).quick(),
         Entry::new::<eval::agreement::EvalAgreement>("eval.agreement", 1, Kind::Table).quick(),
-        Entry::new::<prompt::sweep::PromptSweep>("prompt.sweep", 1, Kind::Table),
+        Entry::new::<prompt::sweep::PromptSweep>("prompt.sweep", 2, Kind::Table),
     ];
     entries.push(Entry::new::<command::Command>("command", 1, Kind::Table));
     #[cfg(feature = "sql")]

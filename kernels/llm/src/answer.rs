@@ -9,7 +9,8 @@ use serde_json::Value;
 /// other rules.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// The text of the first choice, as it came; never empty. [`crate::parse_answer`] reads labels from it.
+    /// The text of the answer, as it came, and of decisions the list of answers; never empty. [`crate::parse_answer`] and
+    /// [`crate::parse_decisions`] read labels from it.
     pub text: String,
     /// What the answer took; `None` when the server does not say, which makes its cost unknown and not 0.
     pub usage: Option<Usage>,
@@ -51,28 +52,4 @@ pub enum Finish {
     Unstated,
     /// Something else, in the server's word.
     Other(String),
-}
-
-impl Finish {
-    /// Reads `choices[].finish_reason`.
-    pub(crate) fn read(finish_reason: &Value) -> Self {
-        match finish_reason.as_str() {
-            Some("stop") => Self::Stop,
-            Some("length") => Self::Length,
-            Some("content_filter") => Self::ContentFilter,
-            Some(other) => Self::Other(other.to_owned()),
-            None => Self::Unstated,
-        }
-    }
-}
-
-impl Usage {
-    /// Reads the `usage` of a response body; `None` when prompt or answer tokens are missing.
-    pub(crate) fn read(usage: &Value) -> Option<Self> {
-        Some(Self {
-            tokens_in: usage["prompt_tokens"].as_u64()?,
-            tokens_cached: usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap_or(0),
-            tokens_out: usage["completion_tokens"].as_u64()?,
-        })
-    }
 }

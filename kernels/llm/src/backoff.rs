@@ -40,6 +40,11 @@ impl RetryPolicy {
         Duration::from_secs_f64(self.longest_wait_seconds(attempts) * rand::rng().random::<f64>())
     }
 
+    /// The longest wait that a server may ask for.
+    pub(crate) fn longest_asked_wait(&self) -> Duration {
+        Duration::try_from_secs_f64(self.max_asked_wait_seconds).unwrap_or(Duration::MAX)
+    }
+
     fn longest_wait_seconds(&self, attempts: u32) -> f64 {
         let doublings = f64::from(attempts.saturating_sub(1));
         (self.first_wait_seconds * doublings.exp2()).min(self.max_wait_seconds)

@@ -1,9 +1,7 @@
 //! Asking many requests at once.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -11,12 +9,15 @@ use tokio::time::{Instant, sleep};
 
 use crate::answer::Answer;
 use crate::backoff::RetryPolicy;
+use crate::dialect::{Completion, Dialect, Habits};
 use crate::egress::Egress;
 use crate::endpoint::{Endpoint, EndpointError};
 use crate::failure::{Failure, FailureKind};
 use crate::models::read_models;
-use crate::outcome::{read_response, wants_max_completion_tokens};
+use crate::outcome::{read_response, told_habits};
 use crate::pace::Pace;
+use crate::price::estimate_tokens_of;
+use crate::rate::Limits;
 use crate::request::Request;
 use crate::transport::{Response, Transport};
 
@@ -58,9 +59,10 @@ impl Client {
         policy: RetryPolicy,
     ) -> Result<Self, EndpointError> {
         let transport = Transport::new(&endpoint, egress, policy.timeout_seconds)?;
-        let model = endpoint.model;
-        let max_completion_tokens = AtomicBool::new(false);
-        Ok(Self { shared: Arc::new(Shared { transport, model, policy, max_completion_tokens }) })
+        let Endpoint { dialect, model, context_tokens, rate, .. } = endpoint;
+        let limits = Limits::new(rate);
+        let habits = Mutex::new(Habits { context_tokens, ..Habits::default() });
+        Ok(Self { shared: Arc::new(Shared { transport, dialect, model, policy, limits, habits }) })
     }
 
     /// Asks every request, at most `concurrency` (at least 1) at once, and hands each outcome to `on_outcome` with
@@ -115,6 +117,16 @@ impl Client {
 }
 
 impl Client {
+    /// The dialect of the endpoint.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.shared.dialect
+    }
+
+    /// The model that the endpoint is asked for.
+    pub(crate) fn model(&self) -> &str {
+        &self.shared.model
+    }
+
     /// The names of the models that the endpoint has. It is asked once; the request carries the key and no text.
     ///
     /// Blocks the calling thread, which must not be one of `runtime`.
@@ -136,10 +148,31 @@ impl Client {
 /// What all requests to an endpoint share.
 struct Shared {
     transport: Transport,
+    dialect: Dialect,
     model: String,
     policy: RetryPolicy,
-    /// Whether the server has said that it calls `max_tokens` `max_completion_tokens`.
-    max_completion_tokens: AtomicBool,
+    limits: Limits,
+    /// What the server has shown so far to want otherwise than its dialect has it.
+    habits: Mutex<Habits>,
+}
+
+impl Shared {
+    fn habits(&self) -> Habits {
+        // The value is whole at any time, so a panic elsewhere does not spoil it.
+        *self.habits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a request, and once more for each habit that the server tells of in a refusal.
+    async fn send(&self, request: &Request) -> Result<Response, Failure> {
+        loop {
+            let habits = self.habits();
+            let response = self.transport.post(&self.dialect.body(request, habits)).await?;
+            let Some(told) = told_habits(response.status, &response.body, habits) else {
+                return Ok(response);
+            };
+            *self.habits.lock().unwrap_or_else(PoisonError::into_inner) = told;
+        }
+    }
 }
 
 /// What the requests of one call of `ask_all` share.
@@ -177,6 +210,14 @@ async fn answer_into(mut delivery: Delivery, mut call: Call, request: Request) {
 impl Call {
     /// Sends a request until it is answered, fails for good, runs out of attempts, or sending is stopped.
     async fn answer(&mut self, request: &Request) -> Result<Answer, Failure> {
+        if request.dialect != self.shared.dialect {
+            let message = format!(
+                "the request is worded in the dialect `{}`, expected the endpoint's dialect `{}`",
+                request.dialect.name(),
+                self.shared.dialect.name()
+            );
+            return Err(Failure::new(FailureKind::BadRequest, message));
+        }
         if request.model != self.shared.model {
             let message = format!(
                 "the request names the model `{}`, expected the endpoint's model `{}`",
@@ -190,6 +231,10 @@ impl Call {
             let outcome = {
                 let pace = self.pace.clone();
                 let Some(_permit) = self.unless_stopped(pace.permit()).await else { return Err(last) };
+                let (shared, tokens) = (self.shared.clone(), tokens_of(request));
+                if self.unless_stopped(shared.limits.place(tokens)).await.is_none() {
+                    return Err(last);
+                }
                 self.attempt(request, attempts).await
             };
             let Unanswered { failure, again } = match outcome {
@@ -211,16 +256,26 @@ impl Call {
     /// Sends a request once.
     async fn attempt(&self, request: &Request, attempts: u32) -> Result<Answer, Unanswered> {
         let sent_at = Instant::now();
-        let sent = self.send(request).await;
+        let sent = self.shared.send(request).await;
         let seconds = sent_at.elapsed().as_secs_f64();
         let response = match sent {
             Ok(response) => response,
             Err(failure) => return Err(Unanswered::of(Failure { attempts, ..failure })),
         };
-        match read_response(response.status, &response.body, request) {
+        let outcome = read_response(response.status, &response.body, request);
+        let usage = outcome.as_ref().map_or_else(|failure| failure.usage, |completion| completion.usage);
+        let counted = usage.map(|usage| usage.tokens_in + usage.tokens_out);
+        // A request that the server did not count took no tokens, unless it answered.
+        let counted = counted.or(outcome.is_err().then_some(0));
+        self.shared.limits.settle(tokens_of(request), counted.unwrap_or(tokens_of(request)));
+        match outcome {
             Ok(completion) => {
                 self.pace.answered();
-                let crate::outcome::Completion { text, usage, finish, model, raw } = completion;
+                if let Some(wait) = response.retry_after {
+                    // The last request that a limit allows tells when there will be another.
+                    self.pace.pause(wait.min(self.shared.policy.longest_asked_wait()));
+                }
+                let Completion { text, usage, finish, model, raw } = completion;
                 Ok(Answer { text, usage, finish, model, raw, attempts, seconds })
             }
             Err(failure) => Err(self.judge(sent_at, &response, Failure { attempts, ..failure })),
@@ -248,19 +303,6 @@ impl Call {
         Unanswered { failure, again: !response.forbids_retry }
     }
 
-    /// Sends a request, and once more under the other name of `max_tokens` if that is what the server wants.
-    async fn send(&self, request: &Request) -> Result<Response, Failure> {
-        let shared = &self.shared;
-        let renamed = shared.max_completion_tokens.load(Ordering::Relaxed);
-        let field = if renamed { "max_completion_tokens" } else { "max_tokens" };
-        let response = shared.transport.post(&request.body(field)).await?;
-        if renamed || !wants_max_completion_tokens(response.status, &response.body) {
-            return Ok(response);
-        }
-        shared.max_completion_tokens.store(true, Ordering::Relaxed);
-        shared.transport.post(&request.body("max_completion_tokens")).await
-    }
-
     /// Waits for something unless sending is stopped first.
     async fn unless_stopped<T>(&mut self, wait: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
@@ -269,6 +311,11 @@ impl Call {
             done = wait => Some(done),
         }
     }
+}
+
+/// The tokens that a request may take, by estimate: what it shows and the longest answer.
+fn tokens_of(request: &Request) -> u64 {
+    estimate_tokens_of(request.bytes_in()) + u64::from(request.decoding.max_tokens)
 }
 
 /// An attempt without an answer.

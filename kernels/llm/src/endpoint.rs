@@ -5,15 +5,25 @@ use std::net::IpAddr;
 
 use reqwest::Url;
 
-/// A server that speaks the OpenAI chat dialect.
+use crate::dialect::Dialect;
+use crate::rate::Rate;
+
+/// A server and a model.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// Address of the API up to and without `/chat/completions`, such as `http://127.0.0.1:8000/v1`.
+    /// The dialect that it speaks.
+    pub dialect: Dialect,
+    /// Address of the API up to and without the path of its dialect: `http://127.0.0.1:8000/v1` of
+    /// `…/v1/chat/completions`, `http://127.0.0.1:11434` of Ollama's `…/api/chat`.
     pub base_url: String,
     /// Name of the model to ask. A [`crate::Request`] that names another one is not sent.
     pub model: String,
-    /// The key, where the server wants one; sent as a bearer token.
+    /// The key, where the server wants one; sent in the header of the dialect.
     pub api_key: Option<ApiKey>,
+    /// The context window in tokens that the server is told to use, where its dialect can tell it.
+    pub context_tokens: Option<u32>,
+    /// What the account behind the key may send in a minute.
+    pub rate: Rate,
 }
 
 /// A secret. It is not shown, compared or stored; only the request carries it.
@@ -71,13 +81,13 @@ pub enum EndpointError {
 
 impl Endpoint {
     /// The address to which requests go.
-    pub(crate) fn chat_url(&self) -> Result<Url, EndpointError> {
-        self.url("chat/completions")
+    pub(crate) fn request_url(&self) -> Result<Url, EndpointError> {
+        self.url(self.dialect.path())
     }
 
     /// The address of the list of models.
     pub(crate) fn models_url(&self) -> Result<Url, EndpointError> {
-        self.url("models")
+        self.url(self.dialect.models_path())
     }
 
     fn url(&self, last: &str) -> Result<Url, EndpointError> {
@@ -92,7 +102,11 @@ impl Endpoint {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(wrong("it has a part after ? or #"));
         }
-        let path = format!("{}/{last}", url.path().trim_end_matches('/'));
+        let base = url.path().trim_end_matches('/');
+        if self.dialect == Dialect::OllamaChat && base.ends_with("/v1") {
+            return Err(wrong("Ollama's own chat is beside `/v1`, not under it; leave `/v1` out"));
+        }
+        let path = format!("{base}/{last}");
         url.set_path(&path);
         Ok(url)
     }
@@ -128,16 +142,33 @@ impl std::error::Error for EndpointError {}
 mod tests {
     use super::*;
 
+    fn endpoint(dialect: Dialect, base_url: &str) -> Endpoint {
+        let base_url = base_url.into();
+        let rate = Rate::default();
+        Endpoint { dialect, base_url, model: "m".into(), api_key: None, context_tokens: None, rate }
+    }
+
+    fn url_in(dialect: Dialect, base_url: &str) -> Result<String, EndpointError> {
+        endpoint(dialect, base_url).request_url().map(String::from)
+    }
+
     fn chat_url(base_url: &str) -> Result<String, EndpointError> {
-        let endpoint = Endpoint { base_url: base_url.into(), model: "m".into(), api_key: None };
-        endpoint.chat_url().map(String::from)
+        url_in(Dialect::OpenaiChat, base_url)
     }
 
     #[test]
-    fn requests_go_to_chat_completions_under_the_base_url() {
+    fn requests_go_to_the_dialects_path_under_the_base_url() {
         for base_url in ["http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1/"] {
             assert_eq!(chat_url(base_url).unwrap(), "http://127.0.0.1:8000/v1/chat/completions");
         }
+        let decisions = url_in(Dialect::OpenaiDecisions, "http://127.0.0.1:8000/v1");
+        assert_eq!(decisions.unwrap(), "http://127.0.0.1:8000/v1/decisions");
+        let messages = url_in(Dialect::AnthropicMessages, "https://api.example/v1");
+        assert_eq!(messages.unwrap(), "https://api.example/v1/messages");
+        let ollama = url_in(Dialect::OllamaChat, "http://127.0.0.1:11434");
+        assert_eq!(ollama.unwrap(), "http://127.0.0.1:11434/api/chat");
+        let error = url_in(Dialect::OllamaChat, "http://127.0.0.1:11434/v1").unwrap_err();
+        assert!(error.to_string().contains("leave `/v1` out"), "{error}");
     }
 
     #[test]
@@ -152,7 +183,7 @@ mod tests {
     #[test]
     fn a_key_is_not_shown() {
         let endpoint =
-            Endpoint { base_url: String::new(), model: String::new(), api_key: Some(ApiKey::new("hunter2")) };
+            Endpoint { api_key: Some(ApiKey::new("hunter2")), ..endpoint(Dialect::OpenaiChat, "") };
         assert!(!format!("{endpoint:?}").contains("hunter2"));
     }
 }

@@ -56,6 +56,8 @@ pub enum FailureKind {
     ContentFilter,
     /// The answer reached the most tokens allowed.
     Truncated,
+    /// The server read a part of the prompt only, and answered all the same.
+    TruncatedInput,
     /// The answer has no text.
     Empty,
     /// The prompt is longer than the model can read.
@@ -91,7 +93,7 @@ impl FailureKind {
 
 impl Failure {
     /// A failure whose consequences follow from its kind.
-    pub(crate) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         let fatal = kind.is_fatal();
         let retryable = fatal || kind.is_worth_another_attempt() || kind == FailureKind::Stopped;
         Self { kind, message: message.into(), attempts: 0, retryable, fatal, usage: None }

@@ -1,4 +1,4 @@
-//! Chat endpoints that answer by a schema: requests, answers, retries, cost.
+//! Endpoints of language models that answer by a schema or by probabilities: requests, answers, retries, cost.
 //!
 //! ```text
 //! Request -> Client::ask_all -> Answer -> parse_answer -> {finding: state}
@@ -7,7 +7,7 @@
 //!    '-> Request::canonical         what decides the answer, and so names it
 //! ```
 //!
-//! The dialect is that of OpenAI's chat completions, which vLLM, SGLang, llama.cpp, Ollama and others speak too.
+//! A [`Dialect`] words requests and reads answers; all else is the same for all of them.
 //! Three rules hold everywhere. An answer is never made up: what cannot be read is a [`Failure`]. No message of
 //! this crate shows text of a prompt or of an answer. Nothing leaves for a public address unless
 //! [`Egress::Allow`] says so.
@@ -15,6 +15,7 @@
 mod answer;
 mod backoff;
 mod client;
+mod dialect;
 mod egress;
 mod endpoint;
 mod failure;
@@ -23,6 +24,8 @@ mod models;
 mod outcome;
 mod pace;
 mod price;
+mod probe;
+mod rate;
 mod request;
 mod retry_after;
 mod transport;
@@ -30,9 +33,12 @@ mod transport;
 pub use answer::{Answer, Finish, Usage};
 pub use backoff::RetryPolicy;
 pub use client::{Client, Ending};
+pub use dialect::Dialect;
 pub use egress::Egress;
 pub use endpoint::{ApiKey, Endpoint, EndpointError};
 pub use failure::{Failure, FailureKind};
-pub use labels::{AnswerError, parse_answer};
-pub use price::{Price, estimate_tokens};
-pub use request::{Decoding, Message, Request, Role};
+pub use labels::{AnswerError, Asked, Label, Probabilities, parse_answer, parse_decisions};
+pub use price::{Price, estimate_tokens, estimate_tokens_of};
+pub use probe::{SchemaProbe, Window, WindowProbe};
+pub use rate::Rate;
+pub use request::{AnswerForm, Decoding, Message, Options, Question, Request, Role};

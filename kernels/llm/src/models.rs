@@ -5,24 +5,32 @@ use serde::Deserialize;
 use crate::failure::{Failure, FailureKind};
 use crate::transport::Response;
 
-/// A list as OpenAI's dialect words it.
+/// A list as OpenAI, Anthropic and most others word it (`data`), or as Ollama does (`models`); llama.cpp does both.
 #[derive(Deserialize)]
 struct List {
-    data: Vec<Model>,
+    data: Option<Vec<Model>>,
+    models: Option<Vec<Model>>,
 }
 
 #[derive(Deserialize)]
 struct Model {
-    id: String,
+    id: Option<String>,
+    name: Option<String>,
+}
+
+impl List {
+    fn names(self) -> Option<Vec<String>> {
+        self.data.or(self.models)?.into_iter().map(|model| model.id.or(model.name)).collect()
+    }
 }
 
 /// The names of the models in a response.
 pub(crate) fn read_models(response: &Response) -> Result<Vec<String>, Failure> {
     let failed = |kind, message: String| Err(Failure::new(kind, message));
     match response.status {
-        200 => match serde_json::from_slice::<List>(&response.body) {
-            Ok(list) => Ok(list.data.into_iter().map(|model| model.id).collect()),
-            Err(_) => {
+        200 => match serde_json::from_slice::<List>(&response.body).ok().and_then(List::names) {
+            Some(names) => Ok(names),
+            None => {
                 failed(FailureKind::Malformed, "the endpoint answers, and not with a list of models".into())
             }
         },
@@ -49,6 +57,10 @@ mod tests {
 
     #[test]
     fn a_list_gives_names_and_anything_else_a_reason() {
+        let ollama = r#"{"models": [{"name": "qwen3:8b", "size": 1}]}"#;
+        assert_eq!(read(200, ollama), Ok(vec!["qwen3:8b".to_owned()]));
+        let both = r#"{"models": [{"name": "m"}], "data": [{"id": "m", "name": "M"}]}"#;
+        assert_eq!(read(200, both), Ok(vec!["m".to_owned()]));
         let list = r#"{"object": "list", "data": [{"id": "qwen3-8b", "object": "model"}, {"id": "m"}]}"#;
         assert_eq!(read(200, list), Ok(vec!["qwen3-8b".to_owned(), "m".to_owned()]));
         assert_eq!(read(200, "<html>"), Err(FailureKind::Malformed));

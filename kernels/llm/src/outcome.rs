@@ -2,19 +2,9 @@
 
 use serde_json::Value;
 
-use crate::answer::{Finish, Usage};
+use crate::dialect::{Completion, Habits};
 use crate::failure::{Failure, FailureKind};
 use crate::request::{Request, Role};
-
-/// What a complete response of status 200 gives.
-#[derive(Debug)]
-pub(crate) struct Completion {
-    pub(crate) text: String,
-    pub(crate) usage: Option<Usage>,
-    pub(crate) finish: Finish,
-    pub(crate) model: String,
-    pub(crate) raw: Value,
-}
 
 /// Reads the response to `request`: a completion, or what went wrong.
 pub(crate) fn read_response(status: u16, body: &[u8], request: &Request) -> Result<Completion, Failure> {
@@ -29,60 +19,15 @@ pub(crate) fn read_response(status: u16, body: &[u8], request: &Request) -> Resu
     if let Some(error) = ServerError::read(&raw) {
         return Err(error.failure(error.status_in_body(), request));
     }
-    read_completion(raw)
+    request.dialect.read(raw)
 }
 
 fn malformed_message(body: &[u8]) -> String {
     format!(
-        "status 200 with {} bytes that are no JSON, expected a chat completion; check that `base_url` names the \
+        "status 200 with {} bytes that are no JSON, expected an answer; check that `base_url` names the \
          API and not a web page",
         body.len()
     )
-}
-
-fn read_completion(raw: Value) -> Result<Completion, Failure> {
-    let choice = &raw["choices"][0];
-    let usage = Usage::read(&raw["usage"]);
-    let paid = |kind, message: &str| Failure { usage, ..Failure::new(kind, message) };
-    if !choice["message"].is_object() {
-        return Err(paid(
-            FailureKind::Malformed,
-            "status 200 without `choices[0].message`, expected a chat completion",
-        ));
-    }
-    let finish = Finish::read(&choice["finish_reason"]);
-    let message = &choice["message"];
-    if message["refusal"].as_str().is_some_and(|refusal| !refusal.is_empty()) {
-        return Err(paid(FailureKind::Refusal, "the model refused to answer; its reason is not shown here"));
-    }
-    match finish {
-        Finish::ContentFilter => {
-            Err(paid(FailureKind::ContentFilter, "a content filter of the endpoint stopped the answer"))
-        }
-        Finish::Length => Err(paid(
-            FailureKind::Truncated,
-            "the answer reached `max_tokens` before its end; raise `max_tokens`",
-        )),
-        _ => match content_text(&message["content"]) {
-            Some(text) if !text.trim().is_empty() => {
-                let model = raw["model"].as_str().unwrap_or_default().to_owned();
-                Ok(Completion { text, usage, finish, model, raw })
-            }
-            _ => Err(paid(
-                FailureKind::Empty,
-                "the answer has no text; some servers answer so when the prompt is longer than the model can read",
-            )),
-        },
-    }
-}
-
-/// The text of a message's content: a string, or a list of parts of which those of type `text` count.
-fn content_text(content: &Value) -> Option<String> {
-    match content {
-        Value::String(text) => Some(text.clone()),
-        Value::Array(parts) => Some(parts.iter().filter_map(|part| part["text"].as_str()).collect()),
-        _ => None,
-    }
 }
 
 /// A server's error as far as its dialect tells: OpenAI nests it in `error`, older vLLM does not, TGI has a string
@@ -160,7 +105,8 @@ impl ServerError {
     /// By code where there is one (OpenAI, llama.cpp), else by the words that vLLM, SGLang and Ollama use.
     fn is_context_length(&self) -> bool {
         const CODES: [&str; 2] = ["context_length_exceeded", "exceed_context_size_error"];
-        const WORDS: [&str; 4] = ["context length", "context window", "context size", "maximum context"];
+        const WORDS: [&str; 5] =
+            ["context length", "context window", "context size", "maximum context", "prompt is too long"];
         let message = self.message.to_lowercase();
         CODES.contains(&self.code.as_str())
             || CODES.contains(&self.kind.as_str())
@@ -180,13 +126,21 @@ impl ServerError {
     }
 }
 
-/// Whether a response says that the most tokens of the answer go by another name, as OpenAI's newer models do.
-pub(crate) fn wants_max_completion_tokens(status: u16, body: &[u8]) -> bool {
-    let error = || ServerError::read(&serde_json::from_slice(body).ok()?);
-    status == 400
-        && error().is_some_and(|error| {
-            error.param == "max_tokens" && error.message.contains("max_completion_tokens")
-        })
+/// The habits that a refusal tells of, beyond those that the request was worded by; none where it tells of none.
+pub(crate) fn told_habits(status: u16, body: &[u8], habits: Habits) -> Option<Habits> {
+    if !matches!(status, 400 | 422 | 500) {
+        return None;
+    }
+    let error = ServerError::read(&serde_json::from_slice(body).ok()?)?;
+    if error.param == "max_tokens" && error.message.contains("max_completion_tokens") {
+        return Some(Habits { max_completion_tokens: true, ..habits }).filter(|told| *told != habits);
+    }
+    // A server that does not know `json_schema` names it, or the field that it stands in.
+    let names = |word: &str| error.message.contains(word) || error.param.contains(word);
+    if names("json_schema") || names("response_format") {
+        return Some(Habits { schema_beside_json_object: true, ..habits }).filter(|told| *told != habits);
+    }
+    None
 }
 
 /// What the user can do.
@@ -195,8 +149,9 @@ fn advice(kind: FailureKind, request: &Request) -> String {
         FailureKind::Unauthorised => "check the endpoint's `api_key`".into(),
         FailureKind::NotFound => {
             format!(
-                "check that the endpoint serves the model `{}` and that `base_url` ends as in /v1",
-                request.model
+                "check that the endpoint serves the model `{}` and that `base_url` goes with the dialect `{}`",
+                request.model,
+                request.dialect.name()
             )
         }
         FailureKind::Quota => "the account behind the key has no quota left".into(),

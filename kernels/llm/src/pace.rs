@@ -75,9 +75,17 @@ impl Pace {
             state.limit = (state.limit / 2.0).max(1.0);
             state.cut_again_after = now;
         }
+        drop(state);
         if let Some(wait) = asked_wait {
-            state.not_before = state.not_before.max(now + wait);
+            self.pause(wait);
         }
+    }
+
+    /// Nothing is sent for so long.
+    pub(crate) fn pause(&self, wait: Duration) {
+        let mut state = self.lock();
+        let until = Instant::now().checked_add(wait);
+        state.not_before = until.map_or(state.not_before, |until| state.not_before.max(until));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -32,7 +32,12 @@ impl Price {
 /// tokenizer, and rare words, numbers, JSON and other languages take more tokens per byte, so that the estimate
 /// tends to be low for reports. Settle accounts by [`Usage`], never by this.
 pub fn estimate_tokens(text: &str) -> u64 {
-    (text.len() as u64).div_ceil(4)
+    estimate_tokens_of(text.len() as u64)
+}
+
+/// As [`estimate_tokens`], of a text of so many bytes.
+pub fn estimate_tokens_of(bytes: u64) -> u64 {
+    bytes.div_ceil(4)
 }
 
 #[cfg(test)]

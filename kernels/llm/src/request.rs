@@ -3,25 +3,57 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// The dialect spoken, part of every request's identity.
-const DIALECT: &str = "openai-chat";
+use crate::dialect::Dialect;
 
 /// One question to a model. It is its own key: equal requests have equal answers as far as anyone can ask for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Request {
+    /// The dialect that it is asked in.
+    pub dialect: Dialect,
     /// Name of the model as the endpoint knows it.
     pub model: String,
     /// Tells apart models of the same name on different endpoints, such as a digest of the weights; never sent.
     pub identity: Option<String>,
     /// The conversation, in order.
     pub messages: Vec<Message>,
-    /// JSON Schema of the answer. OpenAI's strict mode wants every property required and no others allowed.
-    pub schema: Value,
-    /// How tokens are chosen.
+    /// What an answer looks like.
+    pub answer: AnswerForm,
+    /// How tokens are chosen; decisions choose none.
     pub decoding: Decoding,
     /// Number of the repetition, from 0: asking again with another number is another question. It is added to the
     /// seed, so that a seeded server does not repeat itself.
     pub sample: u32,
+}
+
+/// What an answer looks like.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AnswerForm {
+    /// One JSON value of this JSON Schema. OpenAI's strict mode wants every property required and no others allowed.
+    Json(Value),
+    /// Probabilities for these questions, of [`Dialect::OpenaiDecisions`] alone.
+    Decisions(Vec<Question>),
+}
+
+/// A question that is answered by probabilities.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// The name that the answer comes back under.
+    pub name: String,
+    /// What is asked.
+    pub instructions: String,
+    /// What may be answered.
+    pub options: Options,
+}
+
+/// What may be answered to a question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Options {
+    /// One of several values, each with what it means.
+    Choice(Vec<(String, String)>),
+    /// Whether the instructions hold.
+    Predicate,
 }
 
 /// One message of a conversation.
@@ -57,7 +89,7 @@ impl Role {
 
 /// How tokens are chosen. What is `None` is not sent, and the server's default holds (1.0 for the temperature of
 /// most servers; some models accept no temperature at all).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Decoding {
     /// Sampling temperature; 0 takes the likeliest token.
     pub temperature: Option<f64>,
@@ -70,50 +102,86 @@ pub struct Decoding {
     pub top_p: Option<f64>,
 }
 
+impl Message {
+    /// The message as chat dialects word it.
+    pub(crate) fn json(&self) -> Value {
+        json!({ "role": self.role.as_str(), "content": self.content })
+    }
+}
+
 impl Request {
-    /// What decides the answer: dialect, model, identity, decoding, schema, messages and sample. Hash this to name
-    /// the answer. Where the endpoint is, its key, prices and concurrency are not in it.
+    /// What decides the answer: dialect, model, identity, decoding, schema or questions, messages and sample. Hash
+    /// this to name the answer. Where the endpoint is, its key, prices and concurrency are not in it.
     pub fn canonical(&self) -> Value {
-        json!({
-            "dialect": DIALECT,
-            "model": self.model,
-            "identity": self.identity,
-            "decoding": {
-                "temperature": self.decoding.temperature,
-                "max_tokens": self.decoding.max_tokens,
-                "seed": self.decoding.seed,
-                "top_p": self.decoding.top_p,
-            },
-            "schema": self.schema,
-            "messages": self.messages_json(),
-            "sample": self.sample,
+        let mut canonical = Map::new();
+        canonical.insert("dialect".into(), json!(self.dialect.name()));
+        canonical.insert("model".into(), json!(self.model));
+        canonical.insert("identity".into(), json!(self.identity));
+        match &self.answer {
+            AnswerForm::Json(schema) => {
+                let Decoding { temperature, max_tokens, seed, top_p } = &self.decoding;
+                let decoding = json!({
+                    "temperature": temperature, "max_tokens": max_tokens, "seed": seed, "top_p": top_p,
+                });
+                canonical.insert("decoding".into(), decoding);
+                canonical.insert("schema".into(), schema.clone());
+            }
+            AnswerForm::Decisions(questions) => {
+                canonical.insert("questions".into(), json!(questions));
+            }
+        }
+        canonical.insert("messages".into(), self.messages_json());
+        canonical.insert("sample".into(), json!(self.sample));
+        Value::Object(canonical)
+    }
+
+    /// The request that a [canonical](Request::canonical) value is of; none where it is of none.
+    pub fn of_canonical(canonical: &Value) -> Option<Request> {
+        let part = |name: &str| canonical.get(name).cloned();
+        fn read<T: serde::de::DeserializeOwned>(value: Option<Value>) -> Option<T> {
+            serde_json::from_value(value?).ok()
+        }
+        let (answer, decoding) = match part("questions") {
+            Some(questions) => (AnswerForm::Decisions(read(Some(questions))?), Decoding::default()),
+            None => (AnswerForm::Json(part("schema")?), read(part("decoding"))?),
+        };
+        Some(Request {
+            dialect: read(part("dialect"))?,
+            model: read(part("model"))?,
+            identity: read(part("identity"))?,
+            messages: read(part("messages"))?,
+            answer,
+            decoding,
+            sample: read(part("sample"))?,
         })
     }
 
-    /// The body to send. `token_limit_field` is the server's name for the most tokens of the answer.
-    pub(crate) fn body(&self, token_limit_field: &str) -> Value {
-        let mut body = Map::new();
-        body.insert("model".into(), json!(self.model));
-        body.insert("messages".into(), self.messages_json());
-        let schema = json!({ "name": "answer", "strict": true, "schema": self.schema });
-        body.insert("response_format".into(), json!({ "type": "json_schema", "json_schema": schema }));
-        body.insert(token_limit_field.into(), json!(self.decoding.max_tokens));
-        if let Some(temperature) = self.decoding.temperature {
-            body.insert("temperature".into(), json!(temperature));
+    /// The JSON Schema of the answer, where it is JSON.
+    pub fn schema(&self) -> Option<&Value> {
+        match &self.answer {
+            AnswerForm::Json(schema) => Some(schema),
+            AnswerForm::Decisions(_) => None,
         }
-        if let Some(top_p) = self.decoding.top_p {
-            body.insert("top_p".into(), json!(top_p));
-        }
-        if let Some(seed) = self.decoding.seed {
-            body.insert("seed".into(), json!(seed.wrapping_add(u64::from(self.sample))));
-        }
-        Value::Object(body)
     }
 
-    fn messages_json(&self) -> Value {
-        let message =
-            |message: &Message| json!({ "role": message.role.as_str(), "content": message.content });
-        self.messages.iter().map(message).collect()
+    /// The bytes of everything that the model reads: messages, and the schema or the questions, which servers put
+    /// into the prompt or count all the same.
+    pub fn bytes_in(&self) -> u64 {
+        let messages: usize = self.messages.iter().map(|message| message.content.len()).sum();
+        let form = match &self.answer {
+            AnswerForm::Json(schema) => schema.to_string().len(),
+            AnswerForm::Decisions(questions) => json!(questions).to_string().len(),
+        };
+        (messages + form) as u64
+    }
+
+    /// The seed to send: samples of one request have seeds of their own.
+    pub(crate) fn seed_of_sample(&self) -> Option<u64> {
+        Some(self.decoding.seed?.wrapping_add(u64::from(self.sample)))
+    }
+
+    pub(crate) fn messages_json(&self) -> Value {
+        self.messages.iter().map(Message::json).collect()
     }
 }
 
@@ -123,10 +191,11 @@ mod tests {
 
     fn request() -> Request {
         Request {
+            dialect: Dialect::OpenaiChat,
             model: "m".into(),
             identity: None,
             messages: vec![Message { role: Role::User, content: "text".into() }],
-            schema: json!({ "type": "object" }),
+            answer: AnswerForm::Json(json!({ "type": "object" })),
             decoding: Decoding { temperature: Some(0.0), max_tokens: 100, seed: Some(7), top_p: None },
             sample: 0,
         }
@@ -134,12 +203,14 @@ mod tests {
 
     #[test]
     fn every_field_decides_the_answer() {
-        let mutations: [fn(&mut Request); 9] = [
+        let mutations: [fn(&mut Request); 11] = [
+            |r| r.dialect = Dialect::OllamaChat,
             |r| r.model.push('x'),
             |r| r.identity = Some("other weights".into()),
             |r| r.messages[0].content.push('x'),
             |r| r.messages[0].role = Role::System,
-            |r| r.schema = json!({}),
+            |r| r.answer = AnswerForm::Json(json!({})),
+            |r| r.answer = AnswerForm::Decisions(Vec::new()),
             |r| r.decoding.temperature = None,
             |r| r.decoding.max_tokens = 101,
             |r| r.decoding.seed = Some(8),
@@ -155,20 +226,32 @@ mod tests {
     }
 
     #[test]
-    fn the_body_is_an_openai_chat_request() {
-        let request = Request { sample: 2, ..request() };
-        let body = request.body("max_tokens");
+    fn a_request_is_read_back_from_its_canonical_value() {
+        assert_eq!(Request::of_canonical(&request().canonical()), Some(request()));
+        let options = Options::Choice(vec![("present".into(), "it is there".into())]);
+        let question = Question { name: "nodule".into(), instructions: "?".into(), options };
+        let decisions = Request {
+            dialect: Dialect::OpenaiDecisions,
+            answer: AnswerForm::Decisions(vec![question]),
+            decoding: Decoding::default(),
+            ..request()
+        };
+        assert_eq!(Request::of_canonical(&decisions.canonical()), Some(decisions));
+        assert_eq!(Request::of_canonical(&json!({ "model": "m" })), None);
+    }
+
+    /// Answers that are paid for are found by this value: it must not change.
+    #[test]
+    fn the_identity_of_a_chat_request_stands() {
         let expected = json!({
+            "dialect": "openai-chat",
             "model": "m",
+            "identity": null,
+            "decoding": { "temperature": 0.0, "max_tokens": 100, "seed": 7, "top_p": null },
+            "schema": { "type": "object" },
             "messages": [{ "role": "user", "content": "text" }],
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": { "name": "answer", "strict": true, "schema": { "type": "object" } }
-            },
-            "max_tokens": 100,
-            "temperature": 0.0,
-            "seed": 9
+            "sample": 0
         });
-        assert_eq!(body, expected);
+        assert_eq!(request().canonical(), expected);
     }
 }

@@ -2,25 +2,88 @@
 
 use std::time::{Duration, SystemTime};
 
+use chrono::{DateTime, Utc};
 use reqwest::header::HeaderMap;
 
 /// The wait that a response asks for: `retry-after-ms`, then `retry-after` in seconds (fractions too) or as an HTTP
-/// date. A date is taken relative to the response's own `date`, so that the two clocks need not agree; without
-/// one, relative to `now`.
+/// date, then the longest of the times until the limits are renewed that are used up. A date is taken relative to the
+/// response's own `date`, so that the two clocks need not agree; without one, relative to `now`.
 pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    if let Some(wait) = text("retry-after-ms").and_then(|ms| duration(ms, 1e-3)) {
+    let now = date(headers).unwrap_or_else(|| now.into());
+    if let Some(wait) = text(headers, "retry-after-ms").and_then(|ms| duration(ms, 1e-3)) {
         return Some(wait);
     }
-    let value = text("retry-after")?;
-    if let Some(wait) = duration(value, 1.0) {
+    if let Some(wait) = text(headers, "retry-after")
+        .and_then(|value| duration(value, 1.0).or_else(|| until(http_date(value)?, now)))
+    {
         return Some(wait);
     }
-    let until = http_date_seconds(value)?;
-    let from = text("date").and_then(http_date_seconds).unwrap_or_else(|| {
-        now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
+    exhausted(headers, now)
+}
+
+/// The wait until every limit is renewed of which a response says that nothing remains.
+///
+/// OpenAI and most gateways write `x-ratelimit-remaining-tokens` and `x-ratelimit-reset-tokens: 6m0s`, Anthropic
+/// `anthropic-ratelimit-input-tokens-remaining` and `…-reset: 2026-11-20T10:00:00Z`.
+pub(crate) fn exhausted(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
+    const LIMITS: [&str; 4] = ["requests", "tokens", "input-tokens", "output-tokens"];
+    let named = LIMITS.iter().flat_map(|limit| {
+        [
+            (format!("x-ratelimit-remaining-{limit}"), format!("x-ratelimit-reset-{limit}")),
+            (format!("anthropic-ratelimit-{limit}-remaining"), format!("anthropic-ratelimit-{limit}-reset")),
+        ]
     });
-    Some(Duration::from_secs(u64::try_from(until - from).unwrap_or(0)))
+    let used_up = named.filter(|(remaining, _)| text(headers, remaining) == Some("0"));
+    let waits = used_up.filter_map(|(_, reset)| {
+        let value = text(headers, &reset)?;
+        clock_duration(value)
+            .or_else(|| until(DateTime::parse_from_rfc3339(value).ok()?.to_utc(), now))
+            .or_else(|| duration(value, 1.0))
+    });
+    waits.max()
+}
+
+/// The date that a response bears.
+pub(crate) fn date(headers: &HeaderMap) -> Option<DateTime<Utc>> {
+    http_date(text(headers, "date")?)
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
+}
+
+/// The time from one moment to a later one; none at all where it has passed.
+fn until(then: DateTime<Utc>, now: DateTime<Utc>) -> Option<Duration> {
+    Some((then - now).to_std().unwrap_or(Duration::ZERO))
+}
+
+/// An HTTP date as servers must write it (IMF-fixdate, RFC 9110 section 5.6.7), such as
+/// `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn http_date(text: &str) -> Option<DateTime<Utc>> {
+    DateTime::parse_from_rfc2822(text).ok().map(|date| date.to_utc())
+}
+
+/// A duration of numbers with units, such as `6m0s`, `1.5s` or `20ms`.
+fn clock_duration(text: &str) -> Option<Duration> {
+    let mut seconds = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at(digits);
+        let letters = after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(letters);
+        let unit_seconds = match unit {
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
+            _ => return None,
+        };
+        seconds += number.parse::<f64>().ok()? * unit_seconds;
+        rest = after;
+    }
+    (!text.is_empty()).then(|| Duration::try_from_secs_f64(seconds).ok())?
 }
 
 /// Whether a response says `x-should-retry: false`.
@@ -31,30 +94,6 @@ pub(crate) fn forbids_retry(headers: &HeaderMap) -> bool {
 fn duration(number: &str, unit_seconds: f64) -> Option<Duration> {
     let seconds = number.parse::<f64>().ok()? * unit_seconds;
     Duration::try_from_secs_f64(seconds).ok()
-}
-
-/// Seconds since 1970 of an HTTP date in the only form that servers may write (IMF-fixdate, RFC 9110 section
-/// 5.6.7), such as `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn http_date_seconds(text: &str) -> Option<i64> {
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let (_weekday, date) = text.split_once(", ")?;
-    let [day, month, year, time, "GMT"] = date.split(' ').collect::<Vec<_>>()[..] else { return None };
-    let [hours, minutes, seconds] = time.split(':').collect::<Vec<_>>()[..] else { return None };
-    let number = |text: &str| text.parse::<u32>().ok().map(i64::from);
-    let month = MONTHS.iter().position(|&name| name == month)? as i64 + 1;
-    let days = days_since_1970(number(year)?, month, number(day)?);
-    Some(((days * 24 + number(hours)?) * 60 + number(minutes)?) * 60 + number(seconds)?)
-}
-
-/// Days from 1 January 1970 to a date of the Gregorian calendar: years begin in March, so that the leap day is the
-/// last of its year.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
-    let leap_days = year / 4 - year / 100 + year / 400;
-    let days_before_month = (153 * month + 2) / 5;
-    // 719,468 days lie between 1 March of the year 0 and 1 January 1970.
-    year * 365 + leap_days + days_before_month + day - 1 - 719_468
 }
 
 #[cfg(test)]
@@ -71,17 +110,6 @@ mod tests {
     }
 
     #[test]
-    fn http_dates_are_seconds_since_1970() {
-        // From Python's email.utils.parsedate_to_datetime(text).timestamp().
-        assert_eq!(http_date_seconds("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
-        assert_eq!(http_date_seconds("Thu, 29 Feb 2024 23:59:59 GMT"), Some(1_709_251_199));
-        assert_eq!(http_date_seconds("Fri, 01 Mar 2024 00:00:00 GMT"), Some(1_709_251_200));
-        assert_eq!(http_date_seconds("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
-        assert_eq!(http_date_seconds("Mon, 01 Mar 2100 12:00:00 GMT"), Some(4_107_585_600));
-        assert_eq!(http_date_seconds("Sunday, 06-Nov-94 08:49:37 GMT"), None);
-    }
-
-    #[test]
     fn a_wait_is_read_from_milliseconds_then_seconds_then_a_date() {
         assert_eq!(
             wait(&[("retry-after-ms", "250"), ("retry-after", "9")]),
@@ -92,6 +120,26 @@ mod tests {
         let skewed =
             [("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"), ("date", "Sun, 06 Nov 1994 08:49:35 GMT")];
         assert_eq!(wait(&skewed), Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn a_limit_that_is_used_up_is_waited_for_until_it_is_renewed() {
+        let openai = [
+            ("x-ratelimit-remaining-requests", "0"),
+            ("x-ratelimit-reset-requests", "250ms"),
+            ("x-ratelimit-remaining-tokens", "0"),
+            ("x-ratelimit-reset-tokens", "6m0.5s"),
+        ];
+        assert_eq!(wait(&openai), Some(Duration::from_millis(360_500)));
+        let some_left = [("x-ratelimit-remaining-requests", "3"), ("x-ratelimit-reset-requests", "6m0s")];
+        assert_eq!(wait(&some_left), None);
+        let anthropic = [
+            ("anthropic-ratelimit-input-tokens-remaining", "0"),
+            ("anthropic-ratelimit-input-tokens-reset", "1994-11-06T08:49:37Z"),
+        ];
+        assert_eq!(wait(&anthropic), Some(Duration::from_secs(7)));
+        let asked = [openai[0], openai[1], ("retry-after", "2")];
+        assert_eq!(wait(&asked), Some(Duration::from_secs(2)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{Url, redirect};
 use serde_json::Value;
 
@@ -48,7 +48,7 @@ impl Transport {
         egress: Egress,
         timeout_seconds: f64,
     ) -> Result<Self, EndpointError> {
-        let url = endpoint.chat_url()?;
+        let url = endpoint.request_url()?;
         let models_url = endpoint.models_url()?;
         let host = egress.check(&url)?;
         // An error says that the process has a provider already, which is as good.
@@ -60,7 +60,7 @@ impl Transport {
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(Duration::from_secs_f64(timeout_seconds))
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            .default_headers(headers(endpoint.api_key.as_ref())?);
+            .default_headers(endpoint.dialect.headers(endpoint.api_key.as_ref())?);
         if url.scheme() == "http" {
             // Without this a system that has no certificates could not ask a plain local server either.
             builder = builder.tls_certs_only([]);
@@ -112,20 +112,6 @@ impl Transport {
         }
         String::from_utf8_lossy(&body).replace(key.secret(), "…").into_bytes()
     }
-}
-
-fn headers(api_key: Option<&ApiKey>) -> Result<HeaderMap, EndpointError> {
-    let mut headers = HeaderMap::new();
-    if let Some(key) = api_key {
-        if key.secret().is_empty() {
-            return Err(EndpointError::ApiKey);
-        }
-        let mut bearer =
-            HeaderValue::from_str(&format!("Bearer {}", key.secret())).map_err(|_| EndpointError::ApiKey)?;
-        bearer.set_sensitive(true);
-        headers.insert(AUTHORIZATION, bearer);
-    }
-    Ok(headers)
 }
 
 /// The failure behind an error of the transport, told by its first cause, which names no address or text.

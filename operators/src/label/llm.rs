@@ -1,26 +1,29 @@
-//! `label.llm`: labels from reports by a language model behind a chat endpoint.
+//! `label.llm`: labels from reports by a language model behind an endpoint.
 
 mod batch;
+pub(crate) mod calls;
+pub(crate) mod few_shot;
+pub(crate) mod labels;
+pub(crate) mod parameters;
 mod purse;
 mod question;
 mod shown;
 mod surroundings;
 pub(crate) mod tries;
+mod watch;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
 
-use anyhow::Context;
 use argent_cache::Digest;
 use argent_engine::operator::{
     Condition, ConfigFile, ConfigFiles, Exchange, Price as PlannedPrice, Projection, nearest,
 };
 use argent_engine::table::Rows;
 use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, RowError, Signature, column};
-use argent_llm::{Answer, Price, Usage};
+use argent_llm::{Client, RetryPolicy, Usage};
 use argent_reports::Pack;
-use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{AsArray, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,10 +31,14 @@ use serde_json::{Value, json};
 
 use crate::findings;
 use crate::label::rules::{section_texts, sections, sections_of};
-use crate::label::{STATES, label_fields};
 use batch::{Batch, OnRow};
-use question::estimate;
-use tries::{ANSWERS, Outcome, kept, next_try};
+use calls::calls_schema;
+use few_shot::{Examples, FewShot};
+use labels::{RowLabel, RowLabels};
+use parameters::{Budget, EgressParameter, EndpointParameters, Mode, PriceParameters, concurrency};
+use question::Question;
+use tries::{ANSWERS, Standing};
+use watch::DENSEST_BYTES_PER_TOKEN;
 
 /// Labels reports by a language model: each report (or each report and finding) is asked once, and every
 /// answer is on disk before it is used. Requests are their own keys: equal ones are asked once across steps,
@@ -54,10 +61,27 @@ pub struct LabelLlm {
     /// The sections that the prompt sees; left out, all that the table has.
     #[serde(default)]
     pub sections: Option<Vec<String>>,
-    /// The sampling temperature.
+    /// Labelled examples that the prompt shows as `examples`: each has `report`, `states` and `answer`.
     #[serde(default)]
-    pub temperature: f64,
-    /// The most tokens of an answer; left out, enough for the longest one that the schema allows.
+    pub few_shot: Option<FewShot>,
+    /// Whether each state comes with the words of the report that it rests on. A quote that the report does not have
+    /// is no evidence.
+    #[serde(default)]
+    pub evidence: bool,
+    /// How often each question is asked. Of several answers the state that most of them say counts, and `agreement` is
+    /// their share.
+    #[serde(default = "once")]
+    #[schemars(range(min = 1, max = 99))]
+    pub samples: u32,
+    /// How often a malformed answer is asked for again, with what was wrong with it.
+    #[serde(default = "once")]
+    #[schemars(range(max = 9))]
+    pub repairs: u32,
+    /// The sampling temperature; `null` for models that accept none.
+    #[serde(default = "greedy")]
+    pub temperature: Option<f64>,
+    /// The most tokens of an answer; left out, enough for the longest one that the schema allows, and four times as much
+    /// for one that was cut short.
     #[serde(default)]
     pub max_tokens: Option<u32>,
     /// US dollars per million tokens; left out, costs are unknown.
@@ -80,89 +104,12 @@ pub struct LabelLlm {
     pub(crate) loaded: Option<Loaded>,
 }
 
-/// The server and the model.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct EndpointParameters {
-    /// The dialect that the server speaks.
-    #[serde(default)]
-    pub kind: EndpointKind,
-    /// The address of the API, such as `http://127.0.0.1:8000/v1`.
-    #[schemars(extend("x-not-in-key" = "the same model answers the same anywhere"))]
-    pub base_url: String,
-    /// The model's name.
-    pub model: String,
-    /// The key, by the name of the environment variable that holds it.
-    #[serde(default)]
-    #[schemars(extend("x-not-in-key" = "a secret"))]
-    pub api_key: Option<Secret>,
-    /// What tells apart models of the same name, such as a digest of their weights.
-    #[serde(default)]
-    pub identity: Option<String>,
+pub(crate) fn once() -> u32 {
+    1
 }
 
-/// The dialect of a server.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum EndpointKind {
-    /// OpenAI's chat completions, as vLLM, SGLang, llama.cpp and others speak it too.
-    #[default]
-    OpenaiChat,
-}
-
-/// A secret, by the name of the environment variable that holds it.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Secret {
-    /// The environment variable.
-    pub env: String,
-}
-
-/// How findings are asked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// One request per report: cheapest, but an edited definition asks every report again.
-    #[default]
-    Joint,
-    /// One request per report and finding: an edited definition asks that finding alone again.
-    PerFinding,
-}
-
-/// US dollars per million tokens.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PriceParameters {
-    /// Input tokens.
-    pub input: f64,
-    /// Input tokens that the server had cached; left out, as `input`.
-    #[serde(default)]
-    pub cached: Option<f64>,
-    /// Output tokens.
-    pub output: f64,
-}
-
-/// What a step may spend in one run.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Budget {
-    /// US dollars.
-    pub usd: f64,
-}
-
-/// Where report text may go.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum EgressParameter {
-    /// Loopback and private addresses.
-    #[default]
-    Private,
-    /// Anywhere.
-    Allow,
-}
-
-pub(crate) fn concurrency() -> usize {
-    16
+pub(crate) fn greedy() -> Option<f64> {
+    Some(0.0)
 }
 
 /// The configuration files, read.
@@ -176,7 +123,9 @@ pub(crate) struct Loaded {
 
 impl Operator for LabelLlm {
     fn ports(&self) -> Vec<Port> {
-        vec![Port::new("reports", "A table of reports: `id` and text sections.", &[Needed::text("id")])]
+        let reports =
+            Port::new("reports", "A table of reports: `id` and text sections.", &[Needed::text("id")]);
+        std::iter::once(reports).chain(few_shot::ports()).collect()
     }
 
     fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
@@ -198,27 +147,27 @@ impl Operator for LabelLlm {
 
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
         let sections = sections(inputs, "reports", self.sections.as_deref())?;
-        let problems: Vec<Problem> =
-            self.unknown_names(&sections).into_iter().chain(self.unpriced_budget()).collect();
+        let problems: Vec<Problem> = self
+            .problems(&sections)
+            .into_iter()
+            .chain(self.few_shot_problems(inputs, self.shows_examples()))
+            .collect();
         if !problems.is_empty() {
             return Err(problems);
         }
-        let own = label_fields().into_iter().chain([
-            column::number("score"),
-            column::phi("evidence"),
-            column::text("call"),
-        ]);
-        Ok(Signature::new(column::schema(own), &["id", "finding"])
+        let examples = self.few_shot_columns(inputs, &sections);
+        let signature = Signature::new(column::schema(self.label_columns()), &["id", "finding"])
             .output("calls", calls_schema(), &["call"])
             .reads("reports", sections)
-            .carries(inputs.ids("reports")))
+            .carries(inputs.ids("reports"));
+        Ok(examples.into_iter().fold(signature, |signature, (port, columns)| signature.reads(port, columns)))
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
-        let rows = io.rows().clone();
-        self.ask(io, &rows, &mut |io, row, labels| match labels {
+        let (rows, examples) = (io.rows().clone(), self.examples(io)?);
+        self.ask(io, &rows, &examples, &mut |io, row, labels| match labels {
             Ok(labels) => {
-                let batch = label_batch(&io.schema("")?, &labels)?;
+                let batch = self.label_batch(&io.schema("")?, &labels)?;
                 io.answer(&[row], &[labels.len()], &batch)
             }
             Err(error) => io.refuse(row, error),
@@ -236,8 +185,9 @@ impl Operator for LabelLlm {
             }
         }
         let calls: Vec<Digest> = calls.into_iter().collect();
+        let mut told = HashSet::new();
         for calls in calls.chunks(CALLS_AT_ONCE) {
-            io.emit("calls", self.call_rows(io, calls)?)?;
+            io.emit("calls", self.call_rows(io, calls, &mut told)?)?;
         }
         Ok(())
     }
@@ -247,8 +197,8 @@ impl Operator for LabelLlm {
     }
 
     fn failed_rows(&self, schema: &SchemaRef) -> anyhow::Result<Option<RecordBatch>> {
-        let labels: RowLabels = self.loaded().ids.iter().map(|id| (id.clone(), STATES[4], None)).collect();
-        Ok(Some(label_batch(schema, &labels)?))
+        let labels: RowLabels = self.loaded().ids.iter().cloned().map(RowLabel::failed).collect();
+        Ok(Some(self.label_batch(schema, &labels)?))
     }
 
     fn endpoints(&self) -> Vec<String> {
@@ -268,14 +218,15 @@ impl Operator for LabelLlm {
     }
 
     fn price(&self, rows: &RecordBatch, io: &Io) -> anyhow::Result<Option<PlannedPrice>> {
-        let answers = io.memo(ANSWERS)?;
+        let (answers, examples) = (io.memo(ANSWERS)?, self.examples(io)?);
         let texts = self.section_texts(rows)?;
         let mut asked: HashMap<Digest, (u64, u64)> = HashMap::new();
         for row in 0..rows.num_rows() {
             // A prompt that does not render costs nothing: its row fails before anything is sent.
-            for question in self.questions(io, &sections_of(&texts, row)).unwrap_or_default() {
-                if next_try(io, &answers, &question)?.is_some() {
-                    asked.insert(question.key, estimate(&question));
+            for question in self.questions(io, &sections_of(&texts, row), &examples).unwrap_or_default() {
+                let standing = self.standing(io, &answers, &question, io.retry_errors())?;
+                if matches!(standing, Standing::Open(_)) {
+                    asked.insert(question.key, self.estimate(&question));
                 }
             }
         }
@@ -297,15 +248,6 @@ const CALLS_AT_ONCE: usize = 4096;
 const ESTIMATE_LOW: f64 = 0.5;
 const ESTIMATE_HIGH: f64 = 2.0;
 
-impl PriceParameters {
-    fn kernel(&self) -> Price {
-        Price { input: self.input, cached: self.cached.unwrap_or(self.input), output: self.output }
-    }
-}
-
-/// The labels of one report: finding, state, and the call that answered.
-pub(crate) type RowLabels = Vec<(String, &'static str, Option<String>)>;
-
 impl LabelLlm {
     /// Asks about reports what has not been answered yet, and hands over the labels of each report, or why it has none,
     /// as it becomes complete. A report that is not handed over was not asked: a budget or the user stopped the step.
@@ -313,6 +255,7 @@ impl LabelLlm {
         &self,
         io: &mut Io,
         reports: &RecordBatch,
+        examples: &Examples,
         on_row: &mut OnRow<'_>,
     ) -> anyhow::Result<()> {
         let answers = io.memo(ANSWERS)?;
@@ -321,35 +264,45 @@ impl LabelLlm {
             |io: &mut Io, row: usize, labels: Result<RowLabels, RowError>| on_row(io, row, labels);
         let mut batch = Batch::new(self, io, answers, &mut on_row);
         for row in 0..reports.num_rows() {
-            match self.questions(batch.io, &sections_of(&texts, row)) {
-                Ok(questions) => batch.add(row, questions),
+            match self.questions(batch.io, &sections_of(&texts, row), examples) {
+                Ok(questions) => match self.too_long(&questions) {
+                    Some(error) => batch.refuse(row, error)?,
+                    None => batch.add(row, questions),
+                },
                 Err(error) => batch.refuse(row, RowError::lasting("prompt", format!("{error:#}")))?,
             }
         }
         batch.ask()
     }
 
-    /// The rows of the table of calls for these calls, which must be answered.
-    pub(crate) fn call_rows(&self, io: &Io, calls: &[Digest]) -> anyhow::Result<RecordBatch> {
-        let answers = io.memo(ANSWERS)?;
-        let mut answered = Vec::new();
-        for call in calls {
-            let kept = kept(&answers, call)?.context("an answer is gone from the memo")?;
-            if let Outcome::Answered(answer) = kept.outcome {
-                answered.push((call.to_string(), kept.request, answer));
-            }
-        }
-        self.calls(io, &answered)
+    /// Why questions are not sent, where one is surely longer than the model's window.
+    fn too_long(&self, questions: &[Question]) -> Option<RowError> {
+        let window = u64::from(self.endpoint.context_tokens?);
+        let bytes = questions.iter().map(|question| question.request.bytes_in()).max()?;
+        (bytes > DENSEST_BYTES_PER_TOKEN * window).then(|| RowError {
+            kind: "context_length".into(),
+            message: format!(
+                "a prompt of {bytes} bytes, expected at most {window} tokens; it was not sent, and a wider \
+                 `context_tokens` sends it"
+            ),
+            attempts: 0,
+            retryable: true,
+        })
     }
 
     /// The tokens that asking these reports takes, input and longest answer together, by estimate: a function of the
     /// texts alone.
-    pub(crate) fn estimated_tokens(&self, io: &Io, reports: &RecordBatch) -> anyhow::Result<u64> {
+    pub(crate) fn estimated_tokens(
+        &self,
+        io: &Io,
+        reports: &RecordBatch,
+        examples: &Examples,
+    ) -> anyhow::Result<u64> {
         let texts = self.section_texts(reports)?;
         let mut asked: HashMap<Digest, u64> = HashMap::new();
         for row in 0..reports.num_rows() {
-            for question in self.questions(io, &sections_of(&texts, row)).unwrap_or_default() {
-                let (tokens_in, tokens_out) = estimate(&question);
+            for question in self.questions(io, &sections_of(&texts, row), examples).unwrap_or_default() {
+                let (tokens_in, tokens_out) = self.estimate(&question);
                 asked.insert(question.key, tokens_in + tokens_out);
             }
         }
@@ -360,9 +313,16 @@ impl LabelLlm {
         self.loaded.as_ref().expect("the engine loads configuration files before anything else")
     }
 
-    /// A problem for each name under `report.` or for `finding` that the prompt uses and would never see: it would
+    /// What is amiss in the parameters and the prompt themselves, whatever the ports are.
+    pub(crate) fn problems(&self, sections: &[String]) -> Vec<Problem> {
+        let mut problems = self.unknown_names(sections);
+        problems.extend(self.unpriced_budget());
+        problems.extend(self.endpoint.problems());
+        problems
+    }
+
+    /// A problem for each name that the prompt uses and would never see, at its place in the prompt's file: it would
     /// render as nothing, and the model would label a report that it was not shown.
-    /// What the prompt names and no report has, at its places in the prompt's file.
     fn unknown_names(&self, sections: &[String]) -> Vec<Problem> {
         let environment = minijinja::Environment::new();
         let prompt = &self.loaded().prompt;
@@ -371,7 +331,9 @@ impl LabelLlm {
         let globals: BTreeSet<&str> = environment.globals().map(|(name, _)| name).collect();
         let sections: Vec<&str> = sections.iter().map(String::as_str).collect();
         let one_by_one = self.mode == Mode::PerFinding;
-        let known = if one_by_one { &["report", "findings", "finding"][..] } else { &["report", "findings"] };
+        let examples = self.few_shot.as_ref().map(|_| "examples");
+        let finding = one_by_one.then_some("finding");
+        let known: Vec<&str> = ["report", "findings"].into_iter().chain(finding).chain(examples).collect();
         let mut problems = Vec::new();
         for name in &used {
             let (first, section) = name.split_once('.').unwrap_or((name, ""));
@@ -386,16 +348,32 @@ impl LabelLlm {
                 let message = "`finding` is there only when findings are asked one by one";
                 let help = "say `mode: per_finding`, or use `findings`";
                 problems.push(prompt.problem_at_word(first, message).help(help));
+            } else if first == "examples" && examples.is_none() {
+                let message = "`examples` is there only with `few_shot`";
+                let help = "add `few_shot: { shots: 3 }` and the ports `examples`, `truth` and `split`";
+                problems.push(prompt.problem_at_word(first, message).help(help));
             } else if !known.contains(&first) && !globals.contains(first) {
                 let message = format!("a prompt sees no `{first}`");
                 problems.push(prompt.problem_at_word(first, message).help(nearest(
                     first,
-                    known,
+                    &known,
                     "variables",
                 )));
             }
         }
         problems
+    }
+
+    /// Whether the prompt shows the examples of `few_shot`.
+    fn shows_examples(&self) -> bool {
+        let environment = minijinja::Environment::new();
+        let template = environment.template_from_str(&self.loaded().prompt.text);
+        template.is_ok_and(|template| template.undeclared_variables(false).contains("examples"))
+    }
+
+    /// A client of the endpoint.
+    fn client(&self, policy: RetryPolicy) -> anyhow::Result<Client> {
+        self.endpoint.client(self.egress, policy)
     }
 
     fn unpriced_budget(&self) -> Option<Problem> {
@@ -414,44 +392,6 @@ impl LabelLlm {
             names.iter().map(|name| Ok(schema.index_of(name)?)).collect::<anyhow::Result<Vec<_>>>()?;
         section_texts(&rows.project(&places)?)
     }
-
-    fn calls(&self, io: &Io, answered: &[(String, Value, Answer)]) -> anyhow::Result<RecordBatch> {
-        let prompt = io.question_key(&json!(&*self.loaded().prompt.text)).to_string();
-        let usages: Vec<Option<Usage>> = answered.iter().map(|(_, _, answer)| answer.usage).collect();
-        let whole = |f: fn(&Usage) -> u64| {
-            let counts = usages.iter().map(|u| u.as_ref().map(|u| f(u) as i64));
-            Arc::new(counts.collect::<Int64Array>()) as ArrayRef
-        };
-        let usd = usages.iter().map(|u| Some(self.price?.kernel().cost(u.as_ref()?)));
-        let columns: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from_iter_values(answered.iter().map(|(call, _, _)| call))),
-            Arc::new(StringArray::from_iter_values(answered.iter().map(|(_, _, answer)| &answer.model))),
-            Arc::new(StringArray::from_iter_values(answered.iter().map(|_| &prompt))),
-            Arc::new(StringArray::from_iter_values(
-                answered.iter().map(|(_, request, _)| request.to_string()),
-            )),
-            Arc::new(StringArray::from_iter_values(answered.iter().map(|(_, _, answer)| &answer.text))),
-            whole(|u| u.tokens_in),
-            whole(|u| u.tokens_cached),
-            whole(|u| u.tokens_out),
-            Arc::new(usd.collect::<Float64Array>()),
-        ];
-        Ok(RecordBatch::try_new(io.schema("calls")?, columns)?)
-    }
-}
-
-pub(crate) fn calls_schema() -> SchemaRef {
-    column::schema([
-        column::text("call"),
-        column::text("model"),
-        column::text("prompt_digest"),
-        column::phi("request"),
-        column::phi("answer"),
-        column::whole("tokens_in"),
-        column::whole("tokens_cached"),
-        column::whole("tokens_out"),
-        column::number("usd"),
-    ])
 }
 
 /// The prompt, if it is a template.
@@ -476,20 +416,4 @@ pub(crate) fn parsed(prompt: ConfigFile) -> Result<ConfigFile, Problem> {
 pub(crate) fn prompt_part(pack: &Pack) -> Vec<Value> {
     let part = |f: &argent_reports::Finding| json!({ "id": f.id, "name": f.name, "definition": f.definition, "synonyms": f.synonyms });
     pack.findings.iter().map(part).collect()
-}
-
-/// Labels of one report as output rows.
-fn label_batch(
-    schema: &SchemaRef,
-    labels: &[(String, &'static str, Option<String>)],
-) -> anyhow::Result<RecordBatch> {
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(labels.iter().map(|l| &l.0))),
-        Arc::new(StringArray::from_iter_values(labels.iter().map(|l| l.1))),
-        // A chat endpoint gives no probability.
-        Arc::new(Float64Array::new_null(labels.len())),
-        Arc::new(StringArray::new_null(labels.len())),
-        Arc::new(labels.iter().map(|l| l.2.as_deref()).collect::<StringArray>()),
-    ];
-    Ok(RecordBatch::try_new(schema.clone(), columns)?)
 }

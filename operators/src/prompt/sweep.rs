@@ -21,10 +21,13 @@ use crate::eval::agreement::cases::{Case, Cases, Label, truth_by_id, truth_colum
 use crate::eval::agreement::measures::{Joint, Measure};
 use crate::findings;
 use crate::label::STATES;
-use crate::label::llm::{
-    Budget, EgressParameter, EndpointParameters, LabelLlm, Loaded, Mode, PriceParameters, RowLabels,
-    calls_schema, concurrency, parsed, prompt_part,
+use crate::label::llm::calls::calls_schema;
+use crate::label::llm::few_shot::Examples;
+use crate::label::llm::labels::RowLabels;
+use crate::label::llm::parameters::{
+    Budget, EgressParameter, EndpointParameters, Mode, PriceParameters, concurrency,
 };
+use crate::label::llm::{LabelLlm, Loaded, greedy, once, parsed, prompt_part};
 use crate::label::rules::sections;
 use crate::label::targets::{self, OfFinding, PackPolicies, Target, Targets};
 use crate::one_or_many::OneOrMany;
@@ -72,9 +75,13 @@ pub struct PromptSweep {
     /// The sections that the prompts see; left out, all that the table has.
     #[serde(default)]
     pub sections: Option<Vec<String>>,
-    /// The sampling temperature.
-    #[serde(default)]
-    pub temperature: f64,
+    /// How often a malformed answer is asked for again, with what was wrong with it.
+    #[serde(default = "once")]
+    #[schemars(range(max = 9))]
+    pub repairs: u32,
+    /// The sampling temperature; `null` for models that accept none.
+    #[serde(default = "greedy")]
+    pub temperature: Option<f64>,
     /// The most tokens of an answer; left out, enough for the longest one that the schema allows.
     #[serde(default)]
     pub max_tokens: Option<u32>,
@@ -265,7 +272,7 @@ impl Operator for PromptSweep {
             let Some(labels) = self.labelled(io, &model, &table, &reports.dev)? else { return Ok(()) };
             let cases = measured(&labels)?;
             let value = self.value(&cases);
-            let tokens = model.estimated_tokens(io, &rows_of(&table, &reports.dev)?)?;
+            let tokens = model.estimated_tokens(io, &rows_of(&table, &reports.dev)?, &Examples::default())?;
             tried.push(Tried { prompt, labels, cases, value, tokens });
         }
         let selected = self.selected(&tried)?;
@@ -326,6 +333,10 @@ impl PromptSweep {
                 endpoint: self.endpoint.clone(),
                 mode: self.mode,
                 sections: self.sections.clone(),
+                few_shot: None,
+                evidence: false,
+                samples: 1,
+                repairs: self.repairs,
                 temperature: self.temperature,
                 max_tokens: self.max_tokens,
                 price: self.price,
@@ -359,7 +370,9 @@ impl PromptSweep {
             );
         }
         for (_, model) in self.models() {
-            for problem in model.signature(inputs).err().into_iter().flatten() {
+            let sections = sections(inputs, "reports", self.sections.as_deref());
+            let found = sections.map_or_else(|problems| problems, |sections| model.problems(&sections));
+            for problem in found {
                 let path =
                     problem.path.iter().map(|key| if key == "prompt" { "prompts" } else { key }.to_owned());
                 let problem = Problem { path: path.collect(), ..problem };
@@ -420,7 +433,7 @@ impl PromptSweep {
         rows: &[usize],
     ) -> anyhow::Result<Option<Labelled>> {
         let (mut labelled, mut failures) = (Labelled::new(), Vec::new());
-        model.ask(io, &rows_of(table, rows)?, &mut |_, row, labels| {
+        model.ask(io, &rows_of(table, rows)?, &Examples::default(), &mut |_, row, labels| {
             match labels {
                 Ok(labels) => drop(labelled.insert(rows[row], Some(labels))),
                 Err(error) => {
@@ -469,8 +482,9 @@ impl PromptSweep {
                 let Some((truth_state, target)) = truth.get(&(by_truth.value(*row), finding.as_str())) else {
                     continue;
                 };
-                let state = labels.as_ref().and_then(|labels| labels.iter().find(|(id, ..)| id == finding));
-                let state = state.map_or(STATES[4], |(_, state, _)| *state);
+                let state =
+                    labels.as_ref().and_then(|labels| labels.iter().find(|label| label.finding == *finding));
+                let state = state.map_or(STATES[4], |label| label.state);
                 let decision = policy.target(finding, state).map_err(anyhow::Error::msg)?;
                 rows.push(Case {
                     id: ids.value(*row).to_owned(),

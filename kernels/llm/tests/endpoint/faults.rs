@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use argent_llm::{AnswerError, Client, Egress, Ending, RetryPolicy, parse_answer};
+use argent_llm::{AnswerError, Asked, Client, Egress, Ending, RetryPolicy, parse_answer};
 
 use crate::server::{Received, Reply, Server};
 use crate::{QUICK, endpoint, request, runtime};
@@ -66,8 +66,9 @@ fn under_faults_no_answer_is_lost_or_misattributed() {
 fn an_answer_that_breaks_its_schema_is_named_and_never_a_label() {
     let server = Server::start(|_| Reply::completion("{\"effusion\": \"none\", \"nodule\": \"absent\"}"));
     let answer = crate::ask(&server.base_url, "report").unwrap();
-    let names = |names: [&str; 2]| names.map(str::to_owned);
-    let error = parse_answer(&answer.text, &names(["effusion", "nodule"]), &names(["present", "absent"]));
+    let findings = ["effusion", "nodule"].map(str::to_owned);
+    let asked = Asked { findings: &findings, states: &["present", "absent"], evidence: false };
+    let error = parse_answer(&answer.text, &asked);
     let wrong =
         AnswerError::Mismatch { missing: vec![], wrong: vec!["effusion".into()], repeated: vec![], extra: 0 };
     assert_eq!(error, Err(wrong));

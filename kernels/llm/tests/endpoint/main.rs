@@ -3,16 +3,19 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod answers;
+mod dialects;
 mod egress;
 mod faults;
 mod flow;
+mod probes;
 mod retries;
 mod server;
 
 use std::ops::ControlFlow;
 
 use argent_llm::{
-    Answer, ApiKey, Client, Decoding, Egress, Endpoint, Failure, Message, Request, RetryPolicy, Role,
+    Answer, AnswerForm, ApiKey, Client, Decoding, Dialect, Egress, Endpoint, Failure, Message, Rate, Request,
+    RetryPolicy, Role,
 };
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -31,7 +34,14 @@ fn runtime() -> Runtime {
 }
 
 fn endpoint(base_url: &str) -> Endpoint {
-    Endpoint { base_url: base_url.into(), model: "m".into(), api_key: Some(ApiKey::new("secret-key")) }
+    Endpoint {
+        dialect: Dialect::OpenaiChat,
+        base_url: base_url.into(),
+        model: "m".into(),
+        api_key: Some(ApiKey::new("secret-key")),
+        context_tokens: None,
+        rate: Rate::default(),
+    }
 }
 
 fn client(base_url: &str) -> Client {
@@ -41,22 +51,28 @@ fn client(base_url: &str) -> Client {
 /// A request whose only user message is `text`.
 fn request(text: &str) -> Request {
     Request {
+        dialect: Dialect::OpenaiChat,
         model: "m".into(),
         identity: None,
         messages: vec![
             Message { role: Role::System, content: "label the report".into() },
             Message { role: Role::User, content: text.into() },
         ],
-        schema: json!({ "type": "object" }),
+        answer: AnswerForm::Json(json!({ "type": "object" })),
         decoding: Decoding { temperature: Some(0.0), max_tokens: 50, seed: None, top_p: None },
         sample: 0,
     }
 }
 
-/// Asks one request.
+/// Asks one request of the chat dialect.
 fn ask(base_url: &str, text: &str) -> Result<Answer, Failure> {
+    ask_of(&client(base_url), request(text))
+}
+
+/// Asks one request.
+fn ask_of(client: &Client, request: Request) -> Result<Answer, Failure> {
     let mut found = None;
-    client(base_url).ask_all(runtime().handle(), [(0, request(text))].into_iter(), 1, &mut |_, outcome| {
+    client.ask_all(runtime().handle(), [(0, request)].into_iter(), 1, &mut |_, outcome| {
         found = Some(outcome);
         ControlFlow::Continue(())
     });

@@ -21,8 +21,10 @@ pub(crate) struct Received {
 impl Received {
     /// The text of the user message.
     pub(crate) fn text(&self) -> &str {
-        let messages = self.body["messages"].as_array().unwrap();
-        messages.last().unwrap()["content"].as_str().unwrap()
+        match self.body["messages"].as_array() {
+            Some(messages) => messages.last().unwrap()["content"].as_str().unwrap(),
+            None => self.body["input"].as_str().unwrap(),
+        }
     }
 }
 

@@ -50,6 +50,11 @@ impl Purse {
         }
     }
 
+    /// Takes what something cost that was not reserved, where that is known.
+    pub(super) fn spend(&mut self, usd: Option<f64>) {
+        self.settled_usd += usd.unwrap_or(0.0);
+    }
+
     /// Why a request is not sent.
     pub(super) fn reason(&self, estimate_usd: f64) -> String {
         format!(

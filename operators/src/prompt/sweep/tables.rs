@@ -1,6 +1,6 @@
 //! The tables of a sweep: prompts, findings, the one measurement, labels and calls.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use argent_cache::Digest;
@@ -123,18 +123,13 @@ impl PromptSweep {
     }
 
     fn emit_calls(&self, io: &mut Io, tried: &[Tried], last: &Tried) -> anyhow::Result<()> {
-        let mut seen: BTreeSet<Digest> = BTreeSet::new();
+        let mut told: HashSet<Digest> = HashSet::new();
         for tried in tried.iter().chain([last]) {
-            let named = tried.labels.values().flatten().flatten().filter_map(|(_, _, call)| call.as_ref());
-            let mut calls = Vec::new();
-            for call in named {
-                let call: Digest = call.parse()?;
-                if seen.insert(call) {
-                    calls.push(call);
-                }
-            }
+            let named = tried.labels.values().flatten().flatten().filter_map(|label| label.call.as_ref());
+            let calls: BTreeSet<Digest> = named.map(|call| call.parse()).collect::<Result<_, _>>()?;
+            let calls: Vec<Digest> = calls.into_iter().collect();
             if let Some((_, model)) = self.models().find(|(name, _)| *name == tried.prompt) {
-                io.emit("calls", model.call_rows(io, &calls)?)?;
+                io.emit("calls", model.call_rows(io, &calls, &mut told)?)?;
             }
         }
         Ok(())
@@ -161,9 +156,7 @@ fn label_rows(io: &Io, reports: &RecordBatch, tried: &Tried, part: &str) -> anyh
         match labels {
             Some(labels) => {
                 rows.extend(
-                    labels
-                        .iter()
-                        .map(|(finding, state, call)| (id, finding.as_str(), *state, call.as_deref())),
+                    labels.iter().map(|label| (id, &*label.finding, label.state, label.call.as_deref())),
                 );
             }
             None => rows
