@@ -29,7 +29,7 @@ fn one(canary: &Canary) -> String {
     if !found.gold.changes.is_empty() {
         text.push_str(&format!("\n{}", changes(&found.gold.changes)));
     }
-    text.push_str(&format!("\ntried  {}\n", tried(&found.trial.tried, answers_there(found))));
+    text.push_str(&format!("\ntried  {}\n", tried(&found.trial)));
     if let Some(rest) = &found.trial.rest {
         text.push_str(&format!("rest   {}\n", remaining(found.trial.rest_rows, rest)));
     }
@@ -53,11 +53,6 @@ fn truth(gold: &Gold) -> String {
         }
         _ => "no gold among these rows".to_owned(),
     }
-}
-
-fn answers_there(found: &Found) -> u64 {
-    let exchanges = found.trial.rows.iter().flat_map(|row| &row.exchanges);
-    exchanges.filter(|tried| !tried.sent && tried.exchange.answer.is_some()).count() as u64
 }
 
 fn flips(flips: &[FindingFlips]) -> String {

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::args::{Arguments, PlanArguments};
-use crate::progress::Progress;
+use crate::progress::warnings;
 use crate::session::{interruption, options, pipeline, runtime, store};
 use crate::table::{aligned, seconds};
 use crate::trial::ended;
@@ -68,12 +68,11 @@ impl<'a> Planning<'a> {
         on_plan: &dyn Fn(&[PlannedStep]),
     ) -> anyhow::Result<(Vec<PlannedStep>, Option<Vec<Canary>>)> {
         let _entered = self.runtime.enter();
-        let progress = Progress::quiet();
         let engine = Engine {
             pipeline,
             store: &self.store,
             options: Options { max_usd, ..options(&self.plan.work) },
-            events: &|event| progress.show(&event),
+            events: &warnings,
             on_thread: &|work| {
                 let _entered = self.runtime.enter();
                 work();

@@ -23,7 +23,8 @@ pub(crate) fn count(number: u64, noun: &str) -> String {
 /// US dollars, with as many digits as tell small amounts apart.
 pub(crate) fn dollars(usd: f64) -> String {
     match usd {
-        v if v >= 0.995 || v == 0.0 => format!("${v:.2}"),
+        0.0 => "$0".to_owned(),
+        v if v >= 0.995 => format!("${v:.2}"),
         v if v >= 0.0095 => format!("${v:.4}"),
         v => format!("${v:.6}"),
     }

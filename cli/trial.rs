@@ -1,16 +1,15 @@
 //! `argent try`: what a step asks about a few rows, what is answered, and its rows beside those that there are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::process::ExitCode;
 
-use argent_cache::Stats;
 use argent_engine::operator::Projection;
 use argent_engine::trial::{Choice, Stopped, Trial, TriedExchange, TriedOutput, TriedRow};
 use argent_engine::{Engine, Options};
 use serde_json::json;
 
 use crate::args::{Arguments, TryArguments};
-use crate::progress::Progress;
+use crate::progress::warnings;
 use crate::session::{interruption, pipeline, runtime, store};
 use crate::table::{aligned, count, dollars};
 
@@ -27,12 +26,11 @@ pub(crate) fn attempt(arguments: &Arguments, wanted: &TryArguments) -> anyhow::R
     let runtime = runtime()?;
     let _entered = runtime.enter();
     let cancelled = interruption()?;
-    let progress = Progress::quiet();
     let engine = Engine {
         pipeline: &pipeline,
         store: &store,
         options: Options { max_usd: wanted.max_usd, retry_errors: wanted.retry_errors, ..Options::default() },
-        events: &|event| progress.show(&event),
+        events: &warnings,
         on_thread: &|work| {
             let _entered = runtime.enter();
             work();
@@ -116,16 +114,18 @@ fn shown_exchange(tried: &TriedExchange) -> String {
     for message in &exchange.messages {
         text.push_str(&format!("  {}\n{}", message.role, indented(&message.text, 4)));
     }
-    let whence = if tried.sent { "sent now" } else { "was there" };
-    if let Some(answer) = &exchange.answer {
-        let mut facts = vec![whence.to_owned()];
-        facts.extend((!answer.model.is_empty()).then(|| answer.model.clone()));
-        if let (Some(input), Some(output)) = (answer.tokens_in, answer.tokens_out) {
-            facts.push(tokens(input, answer.tokens_cached.unwrap_or(0), output));
-        }
-        facts.extend(answer.usd.map(dollars));
-        text.push_str(&format!("  answer ({})\n{}", facts.join(", "), indented(&answer.text, 4)));
+    if exchange.call.is_none() {
+        return text;
     }
+    let mut facts = vec![if tried.sent { "sent now" } else { "was there" }.to_owned()];
+    facts.extend(exchange.model.clone());
+    if let Some(usage) = exchange.usage {
+        facts.push(tokens(usage.tokens_in, usage.tokens_cached, usage.tokens_out));
+        facts.extend(usage.usd.map(dollars));
+    }
+    let word = if exchange.answer.is_some() { "answer" } else { "no answer" };
+    text.push_str(&format!("  {word} ({})\n", facts.join(", ")));
+    text.extend(exchange.answer.as_ref().map(|answer| indented(answer, 4)));
     text
 }
 
@@ -183,9 +183,7 @@ fn summary(trial: &Trial) -> String {
         lines.push(vec![word.to_owned(), format!("{flipped} of {both} {what}")]);
     }
     if let Some(rest) = &trial.rest {
-        let exchanges = trial.rows.iter().flat_map(|row| &row.exchanges);
-        let there = exchanges.filter(|tried| !tried.sent && tried.exchange.answer.is_some()).count() as u64;
-        lines.push(vec!["tried".to_owned(), tried(&trial.tried, there)]);
+        lines.push(vec!["tried".to_owned(), tried(trial)]);
         lines.push(vec!["rest".to_owned(), remaining(trial.rest_rows, rest)]);
     } else {
         lines.push(vec!["rest".to_owned(), count(trial.rest_rows, "row")]);
@@ -193,15 +191,22 @@ fn summary(trial: &Trial) -> String {
     lines.iter().map(|line| format!("{:<7}  {}\n", line[0], line[1])).collect()
 }
 
-/// What a trial spent.
-pub(crate) fn tried(stats: &Stats, there: u64) -> String {
+/// What a trial spent, and how many calls it found that were made before.
+pub(crate) fn tried(trial: &Trial) -> String {
+    let stats = &trial.tried;
     let mut facts = vec![count(stats.requests, "request")];
     if stats.requests > 0 {
         facts.push(tokens(stats.tokens_in, stats.tokens_cached, stats.tokens_out));
         facts.extend(stats.usd.map(dollars));
     }
-    if there > 0 {
-        facts.push(format!("{} there before", count(there, "answer")));
+    let calls =
+        trial.rows.iter().flat_map(|row| &row.exchanges).filter(|tried| tried.exchange.call.is_some());
+    let sent: HashSet<&Option<String>> =
+        calls.clone().filter(|tried| tried.sent).map(|tried| &tried.exchange.call).collect();
+    let there: HashSet<&Option<String>> =
+        calls.map(|tried| &tried.exchange.call).filter(|call| !sent.contains(call)).collect();
+    if !there.is_empty() {
+        facts.push(format!("{} there before", count(there.len() as u64, "answer")));
     }
     facts.join(", ")
 }

@@ -1,4 +1,4 @@
-//! A prompt is tried on a few rows before it is paid for on all: `argent try`, `plan --canary`, `plan --with`.
+//! A prompt is tried on a few rows before it is paid for on all: `argent try`.
 
 use expect_test::expect;
 use serde_json::Value;
@@ -17,7 +17,7 @@ Report:
 {{ report.text }}";
 
 /// Another prompt, at which the server of these tests reads more carefully.
-const CAREFUL: &str = "Label the report, carefully.
+pub(crate) const CAREFUL: &str = "Label the report, carefully.
 Report:
 {{ report.text }}";
 
@@ -38,12 +38,12 @@ steps:
 ";
 
 /// Steps that measure the labels of [`SPEC`] by a truth.
-const GOLD: &str = "  gold: { use: labels.table, with: { path: gold.csv, id: id, findings: pack.yaml, values: { \"1\": present, \"0\": absent } } }
+pub(crate) const GOLD: &str = "  gold: { use: labels.table, with: { path: gold.csv, id: id, findings: pack.yaml, values: { \"1\": present, \"0\": absent } } }
   agreement: { use: eval.agreement, from: { labels: labels, truth: gold } }
 ";
 
 /// A folder with the pipeline `silver.yaml`, its files and so many reports.
-fn sandbox(server: &ChatServer, reports: usize) -> Sandbox {
+pub(crate) fn sandbox(server: &ChatServer, reports: usize) -> Sandbox {
     server.behave(careless);
     let sandbox = Sandbox::new();
     sandbox.write("pack.yaml", PACK).write("prompt.md", PROMPT);
@@ -64,7 +64,7 @@ fn report(n: usize) -> String {
 }
 
 /// The truth of [`report`] for these reports.
-fn write_gold(sandbox: &Sandbox, reports: impl Iterator<Item = usize>) {
+pub(crate) fn write_gold(sandbox: &Sandbox, reports: impl Iterator<Item = usize>) {
     let yes = |n: usize, of: &[usize]| u8::from(of.contains(&(n % 4)));
     let rows: String = reports.map(|n| format!("r{n:02},{},{}\n", yes(n, &[0]), yes(n, &[1, 3]))).collect();
     sandbox.write("gold.csv", &format!("id,effusion,nodule\n{rows}"));
@@ -81,7 +81,7 @@ fn careless(heard: &Heard) -> Reply {
     Reply::Text(labels.to_string())
 }
 
-fn asked(server: &ChatServer) -> usize {
+pub(crate) fn asked(server: &ChatServer) -> usize {
     server.take_reports().len()
 }
 
@@ -98,7 +98,7 @@ fn a_trial_shows_what_is_asked_and_answered_and_a_run_does_not_ask_it_again() {
             Label the report.
             Report:
             Nodule in case 7. Nothing else is seen.
-          answer (sent now, m-2026-10-01, 74 tokens in (37 cached), 12 out, $0.000089)
+          answer (sent now, m-2026-10-01, 82 tokens in (41 cached), 12 out, $0.000093)
             {"effusion":"absent","nodule":"present"}
           finding   state
           effusion  absent
@@ -109,14 +109,14 @@ fn a_trial_shows_what_is_asked_and_answered_and_a_run_does_not_ask_it_again() {
             Label the report.
             Report:
             No effusion, no nodule in case 2. Nothing else is seen. Nothing else is seen.
-          answer (sent now, m-2026-10-01, 84 tokens in (42 cached), 10 out, $0.000086)
+          answer (sent now, m-2026-10-01, 92 tokens in (46 cached), 10 out, $0.000091)
             {"effusion":"present","nodule":"present"}
           finding   state
           effusion  present
           nodule    present
 
-        tried    2 requests, 158 tokens in (79 cached), 22 out, $0.000175
-        rest     6 rows by 6 requests, about 446 tokens in, 66 out, $0.000507 (95% interval $0.000152-0.000862)
+        tried    2 requests, 174 tokens in (87 cached), 22 out, $0.000184
+        rest     6 rows by 6 requests, about 495 tokens in, 66 out, $0.000534 (95% interval $0.000152-0.000916)
     "#]].assert_eq(&tried.out);
     assert_eq!(tried.err, "");
     assert_eq!(asked(&server), 2);
@@ -126,7 +126,7 @@ fn a_trial_shows_what_is_asked_and_answered_and_a_run_does_not_ask_it_again() {
     assert_eq!(again.out.lines().next(), tried.out.lines().next());
     expect![[r#"
         tried    0 requests, 2 answers there before
-        rest     6 rows by 6 requests, about 446 tokens in, 66 out, $0.000507 (95% interval $0.000152-0.000862)
+        rest     6 rows by 6 requests, about 495 tokens in, 66 out, $0.000534 (95% interval $0.000152-0.000916)
     "#]].assert_eq(&last_lines(&again.out, 2));
     assert_eq!(sandbox.run(&["silver.yaml"])[1], "labels made 6 2 0");
     assert_eq!(asked(&server), 6, "a run asks the others alone");
@@ -135,7 +135,8 @@ fn a_trial_shows_what_is_asked_and_answered_and_a_run_does_not_ask_it_again() {
         flips    0 of 4 labels
         tried    0 requests, 2 answers there before
         rest     0 rows by 0 requests
-    "#]].assert_eq(&last_lines(&after, 3));
+    "#]]
+    .assert_eq(&last_lines(&after, 3));
     assert_eq!(asked(&server), 0, "a result that holds is shown as it is");
 }
 
@@ -158,8 +159,8 @@ fn what_trying_spends_is_accounted_and_nothing_is_published() {
     sandbox.run(&["silver.yaml"]);
     let costs = "select kind, step, model, requests, tokens_in from argent.costs";
     expect![[r#"
-        trial,labels,m,2,158
-        run,labels,m,6,447
+        trial,labels,m,2,174
+        run,labels,m,6,495
     "#]]
     .assert_eq(&(sandbox.sql(costs).join("\n") + "\n"));
     let calls: f64 = sandbox.sql("select sum(usd) from labels.calls")[0].parse().unwrap();
@@ -212,25 +213,23 @@ fn labels_that_flip_are_marked() {
             Label the report, carefully.
             Report:
             No effusion, no nodule in case 2. Nothing else is seen. Nothing else is seen.
-          answer (sent now, m-2026-10-01, 86 tokens in (43 cached), 10 out, $0.000087)
+          answer (sent now, m-2026-10-01, 94 tokens in (47 cached), 10 out, $0.000092)
             {"effusion":"absent","nodule":"absent"}
           finding   state   before
           effusion  absent  present  flip
           nodule    absent  present  flip
 
         flips    2 of 2 labels
-        tried    1 request, 86 tokens in (43 cached), 10 out, $0.000087
-        rest     7 rows by 7 requests, about 537 tokens in, 70 out, $0.000571
+        tried    1 request, 94 tokens in (47 cached), 10 out, $0.000092
+        rest     7 rows by 7 requests, about 595 tokens in, 70 out, $0.000603
     "#]]
     .assert_eq(&said.replace(&made, "MADE"));
 
-    let said: Value = serde_json::from_str(
-        &sandbox
-            .succeeds(&["try", "silver.yaml", "labels", "--id", "r02", "--json"])
-            .out
-            .replace(&made, "MADE"),
-    )
-    .unwrap();
+    let said = sandbox.succeeds(&["try", "silver.yaml", "labels", "--id", "r02", "--json"]).out;
+    let mut said: Value = serde_json::from_str(&said.replace(&made, "MADE")).unwrap();
+    let call = said["trial"]["rows"][0]["exchanges"][0]["call"].take();
+    let kept = sandbox.sql("select count(*) from silver.labels.calls");
+    assert_eq!((call.as_str().unwrap().len(), kept), (64, vec!["8".to_owned()]));
     expect![[r#"
         {
           "pipeline": "silver",
@@ -253,19 +252,20 @@ fn labels_that_flip_are_marked() {
                 },
                 "exchanges": [
                   {
+                    "call": null,
                     "messages": [
                       {
                         "role": "user",
                         "text": "Label the report, carefully.\nReport:\nNo effusion, no nodule in case 2. Nothing else is seen. Nothing else is seen."
                       }
                     ],
-                    "answer": {
-                      "text": "{\"effusion\":\"absent\",\"nodule\":\"absent\"}",
-                      "model": "m-2026-10-01",
-                      "tokens_in": 86,
-                      "tokens_cached": 43,
+                    "answer": "{\"effusion\":\"absent\",\"nodule\":\"absent\"}",
+                    "model": "m-2026-10-01",
+                    "usage": {
+                      "tokens_in": 94,
+                      "tokens_cached": 47,
                       "tokens_out": 10,
-                      "usd": 0.0000873
+                      "usd": 0.0000917
                     },
                     "problem": null,
                     "sent": false
@@ -323,9 +323,9 @@ fn labels_that_flip_are_marked() {
             "rest_rows": 7,
             "rest": {
               "requests": 7,
-              "tokens_in": 537,
+              "tokens_in": 595,
               "tokens_out": 70,
-              "usd": 0.0005708076923076922,
+              "usd": 0.000603386,
               "usd_low": null,
               "usd_high": null
             },
@@ -427,7 +427,7 @@ fn what_cannot_be_tried_is_said() {
 
         tried    0 requests
         rest     3 rows by 3 requests, nothing measured yet
-        stopped: $0.000000 of the budget of $0.000000 is spent, and the next request may cost $0.000140
+        stopped: $0.000000 of the budget of $0.000000 is spent, and the next request may cost $0.000148
         2 error: invalid value '0' for '--rows <N>': 0 is not in 1..=4294967295
 
         For more information, try '--help'.
@@ -447,8 +447,8 @@ fn what_cannot_be_tried_is_said() {
     .assert_eq(&refused(&["labels", "--max-usd", "1"]));
     let said = sandbox.succeeds(&["try", "silver.yaml", "labels", "--rows", "1"]).out;
     expect![[r#"
-        tried    1 request, 84 tokens in (42 cached), 10 out
-        rest     2 rows by 2 requests, about 148 tokens in, 20 out, price unknown
+        tried    1 request, 92 tokens in (46 cached), 10 out
+        rest     2 rows by 2 requests, about 163 tokens in, 20 out, price unknown
     "#]]
     .assert_eq(&last_lines(&said, 2));
 }
@@ -462,13 +462,13 @@ fn a_server_that_is_down_or_refuses_says_so_and_a_budget_keeps_what_was_answered
     let said = sandbox.argent(&["try", "silver.yaml", "labels", "--max-usd", "0.00015"]);
     let lines: Vec<&str> = said.out.lines().filter(|line| !line.starts_with("    ")).collect();
     expect![[r#"
-        3 stopped: $0.000086 of the budget of $0.000150 is spent, and the next request may cost $0.000086
+        3 stopped: $0.000091 of the budget of $0.000150 is spent, and the next request may cost $0.000091
 
         labels (label.llm): 5 of 6 rows, there is no result beside them yet
 
         id r02
           user
-          answer (sent now, m-2026-10-01, 84 tokens in (42 cached), 10 out, $0.000086)
+          answer (sent now, m-2026-10-01, 92 tokens in (46 cached), 10 out, $0.000091)
           finding   state
           effusion  present
           nodule    present
@@ -489,8 +489,8 @@ fn a_server_that_is_down_or_refuses_says_so_and_a_budget_keeps_what_was_answered
           user
           not tried
 
-        tried    1 request, 84 tokens in (42 cached), 10 out, $0.000086
-        rest     5 rows by 5 requests, about 376 tokens in, 50 out, $0.000404"#]]
+        tried    1 request, 92 tokens in (46 cached), 10 out, $0.000091
+        rest     5 rows by 5 requests, about 414 tokens in, 50 out, $0.000425"#]]
     .assert_eq(&format!("{} {}\n{}", said.code, said.err, lines.join("\n")));
     let before = asked(&server);
     sandbox.succeeds(&["try", "silver.yaml", "labels"]);
@@ -501,78 +501,23 @@ fn a_server_that_is_down_or_refuses_says_so_and_a_budget_keeps_what_was_answered
         false => Reply::error(401, "", "no key"),
     });
     let refused = sandbox.argent(&["try", "silver.yaml", "labels", "--rows", "6", "--retry-errors"]);
+    let sixth = refused.out.split("\n\n").skip(6).collect::<Vec<_>>().join("\n\n");
     expect![[r#"
-        0 labels (label.llm): 6 of 6 rows, there is no result beside them yet
-
-        id r02
-          user
-            Label the report.
-            Report:
-            No effusion, no nodule in case 2. Nothing else is seen. Nothing else is seen.
-          answer (was there, m-2026-10-01, 84 tokens in (42 cached), 10 out, $0.000086)
-            {"effusion":"present","nodule":"present"}
-          finding   state
-          effusion  present
-          nodule    present
-
-        id r00
-          user
-            Label the report.
-            Report:
-            Small effusion in case 0.
-          answer (was there, m-2026-10-01, 71 tokens in (35 cached), 12 out, $0.000087)
-            {"effusion":"present","nodule":"absent"}
-          finding   state
-          effusion  present
-          nodule    absent
-
-        id r04
-          user
-            Label the report.
-            Report:
-            Small effusion in case 4. Nothing else is seen.
-          answer (was there, m-2026-10-01, 76 tokens in (38 cached), 12 out, $0.000090)
-            {"effusion":"present","nodule":"absent"}
-          finding   state
-          effusion  present
-          nodule    absent
-
-        id r05
-          user
-            Label the report.
-            Report:
-            Possible nodule in case 5. Nothing else is seen. Nothing else is seen.
-          answer (was there, m-2026-10-01, 82 tokens in (41 cached), 13 out, $0.000097)
-            {"effusion":"absent","nodule":"present"}
-          finding   state
-          effusion  absent
-          nodule    present
-
-        id r01
-          user
-            Label the report.
-            Report:
-            Possible nodule in case 1. Nothing else is seen.
-          answer (was there, m-2026-10-01, 76 tokens in (38 cached), 13 out, $0.000094)
-            {"effusion":"absent","nodule":"present"}
-          finding   state
-          effusion  absent
-          nodule    present
-
-        id r03
+        0 id r03
           user
             Label the report.
             Report:
             Nodule in case 3.
+          no answer (sent now, 77 tokens in (38 cached), 12 out, $0.000091)
           finding   state
           effusion  failed
           nodule    failed
           failed: refusal: the model refused to answer; its reason is not shown here
 
-        tried    1 request, 69 tokens in (34 cached), 12 out, $0.000086, 5 answers there before
+        tried    1 request, 77 tokens in (38 cached), 12 out, $0.000091, 5 answers there before
         rest     0 rows by 0 requests
     "#]]
-    .assert_eq(&format!("{} {}{}", refused.code, refused.out, refused.err));
+    .assert_eq(&format!("{} {}{sixth}", refused.code, refused.err));
     let elsewhere = one_by_one.replace(&server.base_url, "http://127.0.0.1:1/v1");
     sandbox.write("silver.yaml", &elsewhere).write("prompt.md", CAREFUL);
     let down = sandbox.argent(&["try", "silver.yaml", "labels"]);
@@ -599,8 +544,19 @@ fn a_row_that_fails_says_why() {
             Label the report.
             Report:
             No effusion, no nodule in case 2. Nothing else is seen. Nothing else is seen.
-          answer (sent now, m-2026-10-01, 84 tokens in (42 cached), 10 out, $0.000086)
+          answer (sent now, m-2026-10-01, 92 tokens in (46 cached), 10 out, $0.000091)
             I see nothing.
+          failed: the answer has no JSON object, expected one state per finding
+          user
+            An earlier answer to this was malformed (attempt 1): the answer has no JSON object, expected one state per finding. Answer with one JSON object of this JSON Schema and nothing else:
+            {"type":"object","properties":{"effusion":{"type":"string","enum":["present","absent","uncertain","not_mentioned"]},"nodule":{"type":"string","enum":["present","absent","uncertain","not_mentioned"]}},"required":["effusion","nodule"],"additionalProperties":false}
+
+            Label the report.
+            Report:
+            No effusion, no nodule in case 2. Nothing else is seen. Nothing else is seen.
+          answer (sent now, m-2026-10-01, 203 tokens in (101 cached), 10 out, $0.000152)
+            I see nothing.
+          failed: the answer has no JSON object, expected one state per finding
           finding   state
           effusion  failed
           nodule    failed
@@ -611,8 +567,19 @@ fn a_row_that_fails_says_why() {
             Label the report.
             Report:
             Small effusion in case 0.
-          answer (sent now, m-2026-10-01, 71 tokens in (35 cached), 12 out, $0.000087)
+          answer (sent now, m-2026-10-01, 79 tokens in (39 cached), 12 out, $0.000092)
             I see nothing.
+          failed: the answer has no JSON object, expected one state per finding
+          user
+            An earlier answer to this was malformed (attempt 1): the answer has no JSON object, expected one state per finding. Answer with one JSON object of this JSON Schema and nothing else:
+            {"type":"object","properties":{"effusion":{"type":"string","enum":["present","absent","uncertain","not_mentioned"]},"nodule":{"type":"string","enum":["present","absent","uncertain","not_mentioned"]}},"required":["effusion","nodule"],"additionalProperties":false}
+
+            Label the report.
+            Report:
+            Small effusion in case 0.
+          answer (sent now, m-2026-10-01, 190 tokens in (95 cached), 12 out, $0.000152)
+            I see nothing.
+          failed: the answer has no JSON object, expected one state per finding
           finding   state
           effusion  failed
           nodule    failed
@@ -623,12 +590,13 @@ fn a_row_that_fails_says_why() {
             Label the report.
             Report:
             Possible nodule in case 1. Nothing else is seen.
+          no answer (sent now, 84 tokens in (42 cached), 13 out, $0.000098)
           finding   state
           effusion  failed
           nodule    failed
           failed: refusal: the model refused to answer; its reason is not shown here
 
-        tried    3 requests, 231 tokens in (115 cached), 35 out, $0.000267
+        tried    6 requests, 695 tokens in (346 cached), 62 out, $0.000632
         rest     0 rows by 0 requests
     "#]]
     .assert_eq(&said);
@@ -646,191 +614,6 @@ fn a_forgotten_patient_s_trial_is_forgotten() {
     assert!(said.contains("1 request"), "{said}");
     sandbox.run(&["silver.yaml"]);
     assert_eq!(asked(&server), 0, "the answers about others stay, and nobody asks about the forgotten one");
-}
-
-#[test]
-fn a_canary_tells_what_a_new_prompt_changes_and_what_that_is_worth() {
-    let server = ChatServer::start();
-    let sandbox = sandbox(&server, 24);
-    sandbox.write("silver.yaml", &(sandbox.read("silver.yaml") + GOLD));
-    write_gold(&sandbox, 0..12);
-    sandbox.run(&["silver.yaml"]);
-    asked(&server);
-    sandbox.write("prompt.md", CAREFUL);
-    let said = sandbox.succeeds(&["plan", "silver.yaml", "--canary", "8"]);
-    let without_times =
-        regex::Regex::new(r" +[0-9.]+ s ").unwrap().replace_all(&said.out, "  TIME ").into_owned();
-    expect![[r#"
-        step       action  rows  reuse  run                     cost   time  why
-        reports    reuse     24     24    0                        -      -
-        labels     run       24      0   24  $0.00-0.01, 24 requests  TIME  prompt.md line 1 changed
-        gold       reuse     24     24    0                        -      -
-        agreement  maybe      -      0  0-2                        -  TIME  depends on `labels`
-
-        canary labels: 8 of 24 rows, 4 with gold from `gold` by the rules of `agreement`
-
-        finding   n  flips  from -> to
-        effusion  8      7  absent -> not_mentioned 5, present -> absent 2
-        nodule    8      5  present -> absent 2, present -> uncertain 2, absent -> not_mentioned 1
-
-        gold      n  positives  F1 before  after  95% interval  difference      95% interval
-        effusion  4          0          -      -             -           -                 -
-        nodule    3          2      0.800  1.000             -      +0.200  +0.000 to +0.500
-        macro     7          2      0.800  1.000             -      +0.200  +0.000 to +0.600
-
-        tried  8 requests, 627 tokens in (311 cached), 94 out, $0.000723
-        rest   16 rows by 16 requests, about 1277 tokens in, 188 out, $0.001462 (95% interval $0.001380-0.001543)
-    "#]].assert_eq(&without_times);
-    assert_eq!(asked(&server), 8);
-    sandbox.succeeds(&["plan", "silver.yaml", "--canary", "8"]);
-    assert_eq!(asked(&server), 0);
-
-    let said: Value =
-        serde_json::from_str(&sandbox.succeeds(&["plan", "silver.yaml", "--canary", "8", "--json"]).out)
-            .unwrap();
-    let canary = &said["canary"][0];
-    assert_eq!(said["steps"][1]["step"], "labels");
-    assert_eq!(canary["rows"], serde_json::json!({ "total": 24, "tried": 8, "rest": 16 }));
-    assert!(!said.to_string().contains("case "), "nothing of single rows is told");
-    sandbox.run(&["silver.yaml"]);
-    assert_eq!(asked(&server), 16);
-}
-
-#[test]
-fn a_canary_without_gold_says_so_and_leaves_the_test_part_alone() {
-    let server = ChatServer::start();
-    let sandbox = sandbox(&server, 24);
-    let first_lines = |text: &str| {
-        let lines = text.lines().filter(|line| line.starts_with("canary") || line.starts_with("there is"));
-        lines.map(|line| format!("{line}\n")).collect::<String>()
-    };
-    let canary = || first_lines(&sandbox.succeeds(&["plan", "silver.yaml", "--canary", "4"]).out);
-    let mut told = canary();
-    let spec = sandbox.read("silver.yaml");
-    sandbox.write("silver.yaml", &(spec.clone() + GOLD)).write("gold.csv", "id,effusion,nodule\nz,1,0\n");
-    told += &canary();
-    write_gold(&sandbox, 0..24);
-    let split = "  split: { use: split.groups, from: reports, with: { by: id, parts: { dev: 0.5, test: 0.5 }, seed: 1 } }
-";
-    let gold = GOLD.replace("truth: gold }", "truth: gold, split: split }");
-    sandbox.write("silver.yaml", &(spec.clone() + &gold + split));
-    told += &canary();
-    let only_test = gold.replace("from: { labels", "with: { part: test }, from: { labels");
-    let split = split.replace("dev: 0.5, test: 0.5", "test: 1.0");
-    sandbox.write("silver.yaml", &(spec + &only_test + &split));
-    told += &canary();
-    expect![[r#"
-        canary labels: 4 of 24 rows, no gold among these rows: no step below measures these labels by a truth
-        there is no result to compare with yet
-        canary labels: 4 of 24 rows, no gold among these rows: `gold` says nothing of these rows
-        there is no result to compare with yet
-        canary labels: 4 of 24 rows, 2 with gold from `gold` by the rules of `agreement`; part `test` is left out
-        there is no result to compare with yet
-        canary labels: 4 of 24 rows, no gold among these rows: `gold` says nothing of these rows; part `test` is left out
-        there is no result to compare with yet
-    "#]].assert_eq(&told);
-}
-
-#[test]
-fn steps_that_cannot_be_tried_are_named_and_a_budget_holds_for_all_together() {
-    let server = ChatServer::start();
-    let sandbox = sandbox(&server, 4);
-    let spec = sandbox.read("silver.yaml");
-    let again = spec.split("  labels:\n").nth(1).unwrap();
-    let second =
-        again.replace("from: reports", "from: found").replace("prompt: prompt.md", "prompt: careful.md");
-    let found =
-        "select r.id, r.text from reports r where r.id in (select id from labels where state = 'present')";
-    let found = format!(
-        "  found: {{ use: sql, from: {{ reports: reports, labels: labels }}, with: {{ keys: [id], query: \"{found}\" }} }}\n"
-    );
-    let third = again.replace("prompt: prompt.md", "prompt: careful.md");
-    sandbox.write("careful.md", CAREFUL);
-    sandbox.write(
-        "silver.yaml",
-        &format!("{spec}{found}  second:\n{second}      sections: [text]\n  third:\n{third}"),
-    );
-    let told = |words: &[&str]| {
-        let said = sandbox.argent(&[&["plan", "silver.yaml", "--canary", "2"], words].concat());
-        let canaries = said.out.split_once("\n\n").unwrap().1.to_owned();
-        format!("{}\n{}{}", said.code, said.err, canaries)
-    };
-    let all = [told(&["--max-usd", "0.00025"]), told(&["--select", "reports"])];
-    expect![[r#"
-        3
-        stopped: $0.000000 of the budget of $0.000076 is spent, and the next request may cost $0.000143
-        *: local, free and quick, so made while planning; a run reuses it
-
-        canary labels: 2 of 4 rows, no gold among these rows: no step below measures these labels by a truth
-        there is no result to compare with yet
-
-        tried  2 requests, 155 tokens in (77 cached), 22 out, $0.000174
-        rest   2 rows by 2 requests, about 146 tokens in, 22 out, $0.000168 (95% interval $0.00-0.000339)
-
-        canary second: not tried: depends on `found`
-
-        canary third: 2 of 4 rows, no gold among these rows: no step below measures these labels by a truth
-        there is no result to compare with yet
-
-        tried  0 requests
-        rest   4 rows by 4 requests, nothing measured yet
-        0
-        nothing to do
-
-        canary: no step would ask a server
-    "#]].assert_eq(&all.concat());
-    server.behave(|_| Reply::error(401, "", "no key"));
-    let refused = sandbox.argent(&["plan", "silver.yaml", "--canary", "4", "--select", "labels"]);
-    expect![[r#"
-        1 error: step `labels`: status 401: error, no key; check the endpoint's `api_key`
-    "#]].assert_eq(&format!("{} {}", refused.code, refused.err));
-}
-
-#[test]
-fn gold_is_found_by_any_step_that_measures_by_it() {
-    let server = ChatServer::start();
-    let sandbox = sandbox(&server, 24);
-    write_gold(&sandbox, 0..12);
-    let gold = GOLD.lines().next().unwrap();
-    let spec = sandbox.read("silver.yaml");
-    let measures = "
-  split: { use: split.groups, from: reports, with: { by: id, parts: { dev: 0.5, test: 0.5 }, seed: 1 } }
-  scores: { use: eval.classification, from: { predictions: labels, labels: gold, split: split } }
-";
-    sandbox.write("silver.yaml", &(spec.clone() + gold + measures));
-    sandbox.succeeds(&["run", "silver.yaml", "--select", "+labels"]);
-    sandbox.write("prompt.md", CAREFUL);
-    let canary = || {
-        let said = sandbox.succeeds(&["plan", "silver.yaml", "--canary", "8", "--json"]).out;
-        let said: Value = serde_json::from_str(&said).unwrap();
-        said["canary"][0]["gold"].clone()
-    };
-    let found = canary();
-    let shown = |gold: &Value| {
-        let names = ["truth", "measured_by", "held_out", "rows", "why"];
-        names.map(|name| format!("{name} {}", gold[name])).join(", ")
-    };
-    let macro_f1 = &found["changes"][2];
-    let told = format!(
-        "{}\n{} {} -> {}\n",
-        shown(&found),
-        macro_f1["finding"],
-        macro_f1["before"],
-        macro_f1["after"]
-    );
-    expect![[r#"
-        truth "gold", measured_by "scores", held_out "test", rows 4, why null
-        "macro" 0.5 -> 1.0
-    "#]].assert_eq(&told);
-    // A table that is made of the labels is no truth about them.
-    let circle = "
-  gold: { use: sql, from: labels, with: { keys: [id, finding], query: \"select id, finding, state from labels\" } }
-  agreement: { use: eval.agreement, from: { labels: labels, truth: gold } }
-";
-    sandbox.write("silver.yaml", &(spec + circle));
-    expect![[r#"
-        truth null, measured_by null, held_out null, rows 0, why "no step below measures these labels by a truth"
-    "#]].assert_eq(&(shown(&canary()) + "\n"));
 }
 
 #[test]
@@ -852,149 +635,30 @@ fn findings_asked_one_by_one_are_shown_one_by_one() {
             Pleural effusion?
             Report:
             Small effusion in case 0.
-          answer (sent now, m-2026-10-01, 52 tokens in (26 cached), 6 out, $0.000053)
+          answer (sent now, m-2026-10-01, 56 tokens in (28 cached), 6 out, $0.000055)
             {"effusion":"present"}
           user
             Lung nodule?
             Report:
             Small effusion in case 0.
-          answer (sent now, m-2026-10-01, 49 tokens in (24 cached), 7 out, $0.000055)
+          answer (sent now, m-2026-10-01, 53 tokens in (26 cached), 7 out, $0.000058)
             Who knows.
           failed: the answer has no JSON object, expected one state per finding
+          user
+            An earlier answer to this was malformed (attempt 1): the answer has no JSON object, expected one state per finding. Answer with one JSON object of this JSON Schema and nothing else:
+            {"type":"object","properties":{"nodule":{"type":"string","enum":["present","absent","uncertain","not_mentioned"]}},"required":["nodule"],"additionalProperties":false}
+
+            Lung nodule?
+            Report:
+            Small effusion in case 0.
+          answer (sent now, m-2026-10-01, 141 tokens in (70 cached), 7 out, $0.000106)
+            {"nodule":"not_mentioned"}
           finding   state
-          effusion  failed
-          nodule    failed
-          failed: unparseable: the answer has no JSON object, expected one state per finding
+          effusion  present
+          nodule    not_mentioned
 
-        tried    2 requests, 101 tokens in (50 cached), 13 out, $0.000108
-        rest     1 row by 2 requests, about 113 tokens in, 13 out, $0.000116 (95% interval $0.000037-0.000195)
-    "#]].assert_eq(&sandbox.succeeds(&["try", "silver.yaml", "labels", "--id", "r00"]).out);
-}
-
-#[test]
-fn values_of_a_param_are_compared() {
-    let server = ChatServer::start();
-    let sandbox = sandbox(&server, 24);
-    sandbox.write("silver.yaml", &(sandbox.read("silver.yaml") + GOLD));
-    write_gold(&sandbox, 0..12);
-    sandbox.run(&["silver.yaml"]);
-    asked(&server);
-    let plain = sandbox.succeeds(&["plan", "silver.yaml", "--with", "params.model=m,good,other"]).out;
-    expect![[r#"
-        model  steps to run   rows  requests  tokens in  tokens out                cost
-        m                 0      0         0          0           0                   -
-        good            1-2  24-26        24       1842         336  $0.000764-0.006372
-        other           1-2  24-26        24       1842         336  $0.000764-0.006372
+        tried    4 requests, 297 tokens in (147 cached), 25 out, $0.000265
+        rest     1 row by 2 requests, about 275 tokens in, 20 out, $0.000233 (95% interval $0-0.002361)
     "#]]
-    .assert_eq(&plain);
-    assert_eq!(asked(&server), 0);
-    let tried =
-        sandbox.succeeds(&["plan", "silver.yaml", "--with", "params.model=good,other", "--canary", "8"]).out;
-    expect![[r#"
-        model  steps to run   rows  requests  tokens in  tokens out                cost
-        good            1-2  24-26        24       1842         336  $0.000764-0.006372
-        other           1-2  24-26        24       1842         336  $0.000764-0.006372
-
-        canary labels: 8 of 24 rows, 4 with gold from `gold` by the rules of `agreement`
-
-        model     flips     F1  95% interval  difference      95% interval  requests left       cost        95% interval
-        good   12 of 16  1.000             -      +0.200  +0.000 to +0.600             16  $0.001432  $0.001351-0.001513
-        other   0 of 16  0.857   0.400-1.000      +0.000                 -             16  $0.001432  $0.001351-0.001513
-
-        F1        n  before   good  other
-        effusion  4       -      -      -
-        nodule    3   0.800  1.000  0.857
-        macro     7   0.800  1.000  0.857
-    "#]].assert_eq(&tried);
-    assert_eq!(asked(&server), 16);
-    let json: Value = serde_json::from_str(
-        &sandbox
-            .succeeds(&["plan", "silver.yaml", "--with", "params.model=m,good", "--canary", "8", "--json"])
-            .out,
-    )
-    .unwrap();
-    assert_eq!(json["with"][1]["values"], serde_json::json!({ "model": "good" }));
-    assert_eq!(json["with"][0]["canary"], serde_json::json!([]));
-    assert_eq!(json["with"][1]["canary"][0]["gold"]["changes"][2]["finding"], "macro");
-    assert_eq!(asked(&server), 0);
-}
-
-#[test]
-fn several_params_are_multiplied_out_and_wrong_ones_are_mistakes() {
-    let server = ChatServer::start();
-    let sandbox = sandbox(&server, 4);
-    let spec = sandbox.read("silver.yaml").replace("  model: m\n", "  model: m\n  warm: 0.0\n")
-        + "      temperature: \"${params.warm}\"\n";
-    sandbox.write("silver.yaml", &spec);
-    let said = sandbox
-        .succeeds(&["plan", "silver.yaml", "--with", "params.model=a,b", "--with", "params.warm=0,1"])
-        .out;
-    expect![[r#"
-        model  warm  steps to run  rows  requests  tokens in  tokens out                cost
-        a         0             1     4         4        301          56  $0.000127-0.001050
-        a         1             1     4         4        301          56  $0.000127-0.001050
-        b         0             1     4         4        301          56  $0.000127-0.001050
-        b         1             1     4         4        301          56  $0.000127-0.001050
-    "#]]
-    .assert_eq(&said);
-    let refused = |words: &[&str]| {
-        let said = sandbox.argent(&[&["plan", "silver.yaml"], words].concat());
-        format!("{}\n{}{}", said.code, said.out, said.err)
-    };
-    let all = [
-        refused(&["--with", "params.modle=a,b"]),
-        refused(&["--with", "params.warm=0,hot,cold"]),
-        refused(&["--with", "params.warm=0", "--set", "warm=1"]),
-        refused(&["--with", "params.warm=0", "--with", "warm=1"]),
-        refused(&["--with", "params.warm"]),
-    ];
-    expect![[r#"
-        2
-        error: --with names `modle`, which is not a param of this pipeline
-         --> command line:1:15
-          |
-        1 | --with params.modle=a,b
-          |               ^^^^^
-          |
-        help: did you mean `model`?
-
-        1 mistake in command line
-
-        2
-        error: --with gives `warm` a value of another type: expected a number
-         --> command line:1:22
-          |
-        1 | --with params.warm=0,hot,cold
-          |                      ^^^
-          |
-         ::: silver.yaml:5:3
-          |
-        5 |   warm: 0.0
-          |   ---- declared here
-
-        1 mistake in command line
-
-        error: --with gives `warm` a value of another type: expected a number
-         --> command line:1:26
-          |
-        1 | --with params.warm=0,hot,cold
-          |                          ^^^^
-          |
-         ::: silver.yaml:5:3
-          |
-        5 |   warm: 0.0
-          |   ---- declared here
-
-        1 mistake in command line
-
-        2
-        error: --set and --with both give `warm`; leave one of them out
-        2
-        error: --with gives `warm` twice; give all of its values together, with commas
-        2
-        error: invalid value 'params.warm' for '--with <params.NAME=A,B>': expected NAME=VALUE
-
-        For more information, try '--help'.
-    "#]]
-    .assert_eq(&all.concat());
+    .assert_eq(&sandbox.succeeds(&["try", "silver.yaml", "labels", "--id", "r00"]).out);
 }

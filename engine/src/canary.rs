@@ -152,10 +152,13 @@ fn found(trial: Trial, truths: &Result<Truths, String>) -> anyhow::Result<Found>
     Ok(Found { flips: flips(&trial), gold, trial })
 }
 
+/// By label before and after: how often.
+type Ways = BTreeMap<(String, String), u64>;
+
 /// How labels changed, by finding in their order; empty for a table without labels.
 fn flips(trial: &Trial) -> Vec<FindingFlips> {
     let Some(label) = trial.label else { return Vec::new() };
-    let mut counts: BTreeMap<&str, (u64, BTreeMap<(String, String), u64>)> = BTreeMap::new();
+    let mut counts: BTreeMap<&str, (u64, Ways)> = BTreeMap::new();
     for output in trial.rows.iter().flat_map(|row| &row.outputs) {
         let (Some(finding), Some(after), Some(before)) = (&output.finding, &output.after, &output.before)
         else {
@@ -170,7 +173,7 @@ fn flips(trial: &Trial) -> Vec<FindingFlips> {
             *ways.entry((text(before), text(after))).or_default() += 1;
         }
     }
-    let of = |(finding, (n, ways)): (&str, (u64, BTreeMap<(String, String), u64>))| {
+    let of = |(finding, (n, ways)): (&str, (u64, Ways))| {
         let mut ways: Vec<Way> = ways.into_iter().map(|((from, to), rows)| Way { from, to, rows }).collect();
         ways.sort_by_key(|way| std::cmp::Reverse(way.rows));
         let flips = ways.iter().map(|way| way.rows).sum();

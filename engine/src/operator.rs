@@ -20,7 +20,7 @@ use serde::Serialize;
 use crate::io::Io;
 use crate::table::Rows;
 pub use config::{ConfigFile, ConfigFiles};
-pub use exchange::{Exchange, Projection, Reply, Said};
+pub use exchange::{Exchange, Projection, Said, Usage};
 pub(crate) use ports::mistyped_column;
 pub use ports::{FILES, Holds, Input, Inputs, Needed, Port, missing_column};
 pub use problem::{FilePlace, Problem, nearest};
@@ -104,8 +104,8 @@ pub trait Operator: Send + Sync {
         Ok(None)
     }
 
-    /// Of a row operator that asks a server: by row, what it asks about these rows and what has come of it so far. Nothing
-    /// is sent. Default: it asks nothing.
+    /// Of a row operator that asks a server: by row, what it asks about these rows and every call that came of it so far.
+    /// Nothing is sent. Default: it asks nothing.
     ///
     /// # Errors
     /// When what is kept does not read. A row whose request cannot be made has none.

@@ -115,7 +115,7 @@ pub(crate) fn upstream<'a>(
     engine: &'a Engine<'a>,
     step: &Node,
 ) -> anyhow::Result<(Decider<'a>, Vec<Arc<Manifest>>)> {
-    let selection = Selection::parse(engine.pipeline, &[step.name.clone()])?;
+    let selection = Selection::parse(engine.pipeline, std::slice::from_ref(&step.name))?;
     let mut planner = Planner::new(engine)?;
     let mut missing = Vec::new();
     for (place, node) in engine.pipeline.nodes.iter().enumerate() {

@@ -204,7 +204,7 @@ impl Subject<'_> {
             columns: tables.columns.clone(),
             label: tables.label,
             before: work.last.as_ref().filter(|_| tables.before.is_some()).map(|last| last.created.clone()),
-            rows: rows(&names, &tables, done.before, done.after)?,
+            rows: rows(&names, &tables, &done.before, done.after)?,
             tried: done.stats,
             rest_rows,
             rest,
@@ -272,25 +272,27 @@ struct Done {
     failed: Failed,
 }
 
-/// The different questions of all rows.
+/// The different calls of all rows.
 fn measured(exchanges: &[Vec<Exchange>]) -> Vec<Exchange> {
     let mut seen = HashSet::new();
-    exchanges.iter().flatten().filter(|exchange| seen.insert(exchange.question.clone())).cloned().collect()
+    let calls = exchanges.iter().flatten().filter(|exchange| exchange.call.is_some());
+    calls.filter(|exchange| seen.insert(exchange.call.clone())).cloned().collect()
 }
 
-/// The tried rows, put together. A question that two rows share was sent for the first of them.
+/// The tried rows, put together. A call that two rows share was sent for the first of them.
 fn rows(
     names: &RecordBatch,
     tables: &Beside,
-    before: Vec<Vec<Exchange>>,
+    before: &[Vec<Exchange>],
     after: Vec<Vec<Exchange>>,
 ) -> anyhow::Result<Vec<TriedRow>> {
-    let mut sent: HashSet<String> = HashSet::new();
+    let before = before.iter().flatten().filter_map(|exchange| exchange.call.clone());
+    let mut known: HashSet<String> = before.collect();
     let mut all = Vec::new();
-    for (row, (before, after)) in before.into_iter().zip(after).enumerate() {
-        let exchanges = before.into_iter().zip(after).map(|(before, exchange)| {
-            let is_sent = exchange.tries > before.tries && sent.insert(exchange.question.clone());
-            TriedExchange { exchange, sent: is_sent }
+    for (row, exchanges) in after.into_iter().enumerate() {
+        let exchanges = exchanges.into_iter().map(|exchange| {
+            let sent = exchange.call.as_ref().is_some_and(|call| known.insert(call.clone()));
+            TriedExchange { exchange, sent }
         });
         let name = |field: &FieldRef| {
             Ok((field.name().clone(), diff::cell(names, field.name(), row)?.unwrap_or_default()))

@@ -2,25 +2,29 @@
 
 use serde::Serialize;
 
-/// A question about a row, as it is sent, and what has come of it so far.
+/// A request about a row, as it is sent, and what has come of it so far.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Exchange {
-    /// The question's key, which rows with an equal question share.
+    /// The question that it is about, which rows with an equal question share. A question has more than one exchange where
+    /// an answer had to be asked for again.
     #[serde(skip)]
     pub question: String,
+    /// The call, as tables name it; none while nothing has come of it.
+    pub call: Option<String>,
     /// The messages of the request, in order.
     pub messages: Vec<Said>,
-    /// The tokens of the request, estimated.
+    /// The input tokens of the question, estimated.
     #[serde(skip)]
     pub estimated_tokens_in: u64,
-    /// The tokens of the longest answer, estimated.
+    /// The tokens of the longest answer to it, estimated.
     #[serde(skip)]
     pub estimated_tokens_out: u64,
-    /// How often it was asked with an outcome that is kept.
-    #[serde(skip)]
-    pub tries: u32,
-    /// What was answered; none while there is no answer.
-    pub answer: Option<Reply>,
+    /// The raw answer; none where there is none.
+    pub answer: Option<String>,
+    /// The model that the server says answered.
+    pub model: Option<String>,
+    /// What it took; none where the server does not say.
+    pub usage: Option<Usage>,
     /// Why there is no answer, or the answer is of no use.
     pub problem: Option<String>,
 }
@@ -28,26 +32,22 @@ pub struct Exchange {
 /// A message.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Said {
-    /// Who says it: `system`, `user` or `assistant`.
+    /// Who says it: `system`, `user` or `assistant`; `questions` for what is asked apart from messages.
     pub role: String,
     /// The text.
     pub text: String,
 }
 
-/// An answer, as it came.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Reply {
-    /// The raw text.
-    pub text: String,
-    /// The model that the server says answered.
-    pub model: String,
-    /// Prompt tokens, cached ones included; none where the server does not say, as below.
-    pub tokens_in: Option<u64>,
+/// What a request took.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Usage {
+    /// Prompt tokens, cached ones included.
+    pub tokens_in: u64,
     /// Prompt tokens that the server had cached.
-    pub tokens_cached: Option<u64>,
+    pub tokens_cached: u64,
     /// Tokens generated.
-    pub tokens_out: Option<u64>,
-    /// What it cost in US dollars; none where the price is not known.
+    pub tokens_out: u64,
+    /// US dollars; none where the price is not known.
     pub usd: Option<f64>,
 }
 

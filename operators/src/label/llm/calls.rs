@@ -75,14 +75,14 @@ impl LabelLlm {
 }
 
 impl Outcome {
-    fn usage(&self) -> Option<Usage> {
+    pub(super) fn usage(&self) -> Option<Usage> {
         match self {
             Outcome::Answered(answer) => answer.usage,
             Outcome::Failed(failure) => failure.usage,
         }
     }
 
-    fn answer(&self) -> Option<&argent_llm::Answer> {
+    pub(super) fn answer(&self) -> Option<&argent_llm::Answer> {
         match self {
             Outcome::Answered(answer) => Some(answer),
             Outcome::Failed(_) => None,

@@ -138,6 +138,24 @@ impl LabelLlm {
         Ok(all)
     }
 
+    /// The calls that a question has led to: the last try of it, and what was asked to mend that.
+    ///
+    /// # Errors
+    /// When the memo does not read.
+    pub(super) fn calls_of(
+        &self,
+        io: &Io,
+        answers: &Memo,
+        question: &Question,
+    ) -> anyhow::Result<Vec<(Digest, Kept)>> {
+        Ok(self.chain(io, answers, question.request.clone(), &question.ids)?.calls)
+    }
+
+    /// Why a call gives no labels, if it gives none.
+    pub(super) fn problem(&self, kept: &Kept, ids: &[String]) -> Option<String> {
+        read(kept, &asked(self, ids)).err().map(|error| error.row_error(kept).message)
+    }
+
     /// Whether an answer gives the labels that its request asked for.
     pub(super) fn reads(&self, request: &Request, answer: &Answer) -> bool {
         parsed(answer, request.schema().is_none(), &asked(self, &ids_of(request))).is_ok()
