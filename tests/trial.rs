@@ -662,3 +662,40 @@ fn findings_asked_one_by_one_are_shown_one_by_one() {
     "#]]
     .assert_eq(&sandbox.succeeds(&["try", "silver.yaml", "labels", "--id", "r00"]).out);
 }
+
+#[test]
+fn questions_of_decisions_are_shown_behind_the_messages() {
+    let server = ChatServer::start();
+    let sandbox = sandbox(&server, 1);
+    server.behave(|heard| {
+        let answer = |question: &Value| {
+            serde_json::json!({ "type": "predicate", "name": question["name"], "probability": 0.75 })
+        };
+        let answers: Vec<Value> = heard.body["questions"].as_array().unwrap().iter().map(answer).collect();
+        let body = serde_json::json!({ "model": "m-1", "answers": answers, "usage": { "input_tokens": 80 } });
+        Reply::Status(200, "", body.to_string())
+    });
+    let spec = sandbox.read("silver.yaml");
+    let decisions = "endpoint: { kind: openai-decisions, questions: predicate, base_url";
+    sandbox.write("silver.yaml", &spec.replace("endpoint: { base_url", decisions));
+    expect![[r#"
+        labels (label.llm): 1 of 1 row, there is no result beside them yet
+
+        id r00
+          user
+            Label the report.
+            Report:
+            Small effusion in case 0.
+          questions
+            effusion: The report says that there is Pleural effusion. Fluid in the pleural space. (yes or no)
+            nodule: The report says that there is Lung nodule. A nodule of any size. (yes or no)
+          answer (sent now, m-1, 80 tokens in, 0 out, $0.000080)
+            [{"type":"predicate","name":"effusion","probability":0.75},{"type":"predicate","name":"nodule","probability":0.75}]
+          finding   state    score
+          effusion  present   0.75
+          nodule    present   0.75
+
+        tried    1 request, 80 tokens in, 0 out, $0.000080
+        rest     0 rows by 0 requests
+    "#]].assert_eq(&sandbox.succeeds(&["try", "silver.yaml", "labels"]).out);
+}
