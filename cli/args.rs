@@ -275,6 +275,10 @@ pub(crate) struct InitArguments {
 pub(crate) struct DoctorArguments {
     #[command(flatten)]
     pub(crate) spec: SpecArguments,
+    /// Also send servers a few requests without a report (about 6,000 tokens), to see whether they hold answers to their
+    /// schema and read long prompts whole
+    #[arg(long)]
+    pub(crate) probe: bool,
     /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,

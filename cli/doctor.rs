@@ -35,7 +35,7 @@ pub(crate) fn doctor(arguments: &Arguments, doctor: &DoctorArguments) -> anyhow:
             .collect();
     let resources = Resources::default();
     for node in pipeline.nodes.iter().filter(|node| node.contract.is_none()) {
-        let conditions = step_conditions(&pipeline, node, &resources);
+        let conditions = step_conditions(&pipeline, node, &resources, doctor.probe);
         found.extend(conditions.into_iter().map(|condition| (node.name.clone(), condition)));
     }
     let is_well = found.iter().all(|(_, condition)| condition.advice.is_none());
@@ -73,12 +73,16 @@ fn as_text(found: &[(String, Condition)]) -> String {
 }
 
 /// What a step needs of the machine.
-fn step_conditions(pipeline: &Pipeline, node: &Node, resources: &Resources) -> Vec<Condition> {
+fn step_conditions(pipeline: &Pipeline, node: &Node, resources: &Resources, probe: bool) -> Vec<Condition> {
     let mut all: Vec<Condition> = files(pipeline, node).into_iter().collect();
     if !node.needs.is_empty() {
         all.push(needs(node, resources));
     }
     all.extend(node.operator.surroundings(&pipeline.folder));
+    // A server that is not there need not be probed.
+    if probe && all.iter().all(|condition| condition.advice.is_none()) {
+        all.extend(node.operator.probes());
+    }
     all
 }
 

@@ -3,7 +3,7 @@
 use expect_test::expect;
 use serde_json::Value;
 
-use crate::chat_server::ChatServer;
+use crate::chat_server::{ChatServer, Reply};
 use crate::sandbox::{Said, Sandbox};
 
 const SPEC: &str = r#"argent: 1
@@ -134,4 +134,31 @@ fn a_store_that_is_there_is_opened() {
     sandbox.write(".argent/format", "argent store 9999\n");
     let said = sandbox.argent(&["doctor", "p.yaml"]);
     assert_eq!(said.code, 1, "{}", said.out);
+}
+
+#[test]
+fn a_probe_finds_out_what_a_server_does_beyond_what_it_says() {
+    let server = ChatServer::start();
+    let sandbox = sandbox(&spec(&server.base_url, "m", "cp", "0"));
+    let probed = || {
+        let said = sandbox.argent(&["doctor", "p.yaml", "--probe", "--json"]);
+        let about = about_steps(&said, &server.base_url);
+        let lines = about.lines().filter(|line| line.contains("schema") || line.contains("window"));
+        lines.map(str::to_owned).collect::<Vec<_>>().join("\n")
+    };
+    expect![[r#"
+        true labels: schema URL: answers are held to their schema: -
+        true labels: window URL: a prompt of 4634 tokens is read whole: -"#]]
+    .assert_eq(&probed());
+    assert!(server.heard().iter().all(|heard| !heard.content().contains("secret report")));
+    server.behave(|heard| {
+        let body = serde_json::json!({
+            "model": "m", "choices": [{ "message": { "content": "blue" }, "finish_reason": "stop" }],
+            "usage": { "prompt_tokens": (heard.content().len() / 4).min(2048), "completion_tokens": 1 }
+        });
+        Reply::Status(200, "", body.to_string())
+    });
+    expect![[r#"
+        false labels: schema URL: a schema is taken, and answers are not held to it: each answer is checked and malformed ones are asked for again, which costs; a server that enforces `response_format` spares that
+        false labels: window URL: prompts are cut at about 2048 tokens and answered all the same: give the model a longer context window"#]].assert_eq(&probed());
 }

@@ -95,6 +95,12 @@ pub trait Operator: Send + Sync {
         Vec::new()
     }
 
+    /// What its servers do beyond what they say, found out by a few requests of the operator's own words, for
+    /// `argent doctor --probe`. It may cost a little money. Default: it asks no server.
+    fn probes(&self) -> Vec<Condition> {
+        Vec::new()
+    }
+
     /// The money and requests that `rows` (pending rows, perhaps not all of them) would cost, for the plan; a
     /// whole-table operator is asked with no rows, and looks at its inputs. Default: it is free.
     ///

@@ -217,6 +217,10 @@ impl Operator for LabelLlm {
         shown::project(self, measured, rest).map(Some)
     }
 
+    fn probes(&self) -> Vec<Condition> {
+        surroundings::probes(self)
+    }
+
     fn price(&self, rows: &RecordBatch, io: &Io) -> anyhow::Result<Option<PlannedPrice>> {
         let (answers, examples) = (io.memo(ANSWERS)?, self.examples(io)?);
         let texts = self.section_texts(rows)?;

@@ -3,10 +3,11 @@
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use anyhow::{bail, ensure};
 use argent_engine::joining::{UNMATCHED, account, texts};
-use argent_engine::operator::{ConfigFile, ConfigFiles, Price as PlannedPrice};
+use argent_engine::operator::{Condition, ConfigFile, ConfigFiles, Price as PlannedPrice};
 use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, RowError, Signature, column};
 use argent_reports::Pack;
 use argent_stats::Confusion;
@@ -285,6 +286,14 @@ impl Operator for PromptSweep {
 
     fn endpoints(&self) -> Vec<String> {
         vec![self.endpoint.base_url.clone()]
+    }
+
+    fn surroundings(&self, folder: &Path) -> Vec<Condition> {
+        self.models().next().map(|(_, model)| model.surroundings(folder)).unwrap_or_default()
+    }
+
+    fn probes(&self) -> Vec<Condition> {
+        self.models().next().map(|(_, model)| model.probes()).unwrap_or_default()
     }
 
     /// The price of `dev` for every prompt, and of `test` for the dearest.

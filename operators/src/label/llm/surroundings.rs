@@ -1,9 +1,11 @@
-//! Whether the server, the model and the key are there. No report is sent.
+//! Whether the server, the model and the key are there, and what the server does beyond what it says. No report is sent.
 
 use argent_engine::operator::{Condition, nearest};
-use argent_llm::{Failure, FailureKind, RetryPolicy};
+use argent_llm::{Failure, FailureKind, RetryPolicy, Window};
+use tokio::runtime::Handle;
 
 use crate::label::llm::LabelLlm;
+use crate::label::llm::parameters::EndpointKind;
 
 /// Patience with a server that only has to say which models it has.
 const TIMEOUT_SECONDS: f64 = 10.0;
@@ -32,7 +34,7 @@ fn endpoint(step: &LabelLlm) -> Condition {
         Err(error) => return unmet(subject, &format!("{error:#}"), "mend `endpoint` in the spec"),
     };
     let model = &step.endpoint.model;
-    match client.models(&tokio::runtime::Handle::current()) {
+    match client.models(&Handle::current()) {
         Ok(models) if models.is_empty() => Condition::met(subject, "answers, and lists no model"),
         Ok(models) if models.contains(model) => {
             Condition::met(subject, format!("answers, and has `{model}`"))
@@ -48,6 +50,55 @@ fn endpoint(step: &LabelLlm) -> Condition {
         }
         Err(failure) => unmet(subject, &failure.message, advice(&failure)),
     }
+}
+
+/// How long the prompt of a probe is: longer than the windows that servers start with, about 4,600 tokens.
+const PROBE_BYTES: u64 = 18_400;
+
+/// Whether the server holds answers to their schema and reads a long prompt whole. Decisions have no schema to break, and
+/// say themselves where they cut.
+pub(super) fn probes(step: &LabelLlm) -> Vec<Condition> {
+    if step.endpoint.kind == EndpointKind::OpenaiDecisions {
+        return Vec::new();
+    }
+    let policy = RetryPolicy { max_attempts: 2, ..RetryPolicy::default() };
+    let subject = |what: &str| format!("{what} {}", step.endpoint.base_url);
+    let client = match step.client(policy) {
+        Ok(client) => client,
+        Err(error) => return vec![unmet(subject("probe"), &format!("{error:#}"), "mend `endpoint`")],
+    };
+    let (runtime, decoding) = (Handle::current(), step.decoding(step.max_tokens.unwrap_or(256)));
+    let schema = match client.probe_schema(&runtime, &decoding) {
+        Ok(probe) if probe.enforced => Condition::met(subject("schema"), "answers are held to their schema"),
+        Ok(_) => Condition::unmet(
+            subject("schema"),
+            "a schema is taken, and answers are not held to it",
+            "each answer is checked and malformed ones are asked for again, which costs; a server that enforces \
+             `response_format` spares that",
+        ),
+        Err(failure) => unmet(subject("schema"), &failure.message, advice(&failure)),
+    };
+    let window = match client.probe_window(&runtime, PROBE_BYTES, &decoding).map(|probe| probe.window) {
+        Ok(Window::Reads(tokens)) => {
+            Condition::met(subject("window"), format!("a prompt of {tokens} tokens is read whole"))
+        }
+        Ok(Window::Refuses) => Condition::met(
+            subject("window"),
+            format!("a prompt of {PROBE_BYTES} bytes is refused, as one that does not fit should be"),
+        ),
+        Ok(Window::Cuts(tokens)) => Condition::unmet(
+            subject("window"),
+            format!("prompts are cut at about {tokens} tokens and answered all the same"),
+            "give the model a longer context window",
+        ),
+        Ok(Window::Uncounted) => Condition::unmet(
+            subject("window"),
+            "the counts of tokens do not grow with the prompt",
+            "costs and cut prompts cannot be told from them",
+        ),
+        Err(failure) => unmet(subject("window"), &failure.message, advice(&failure)),
+    };
+    vec![schema, window]
 }
 
 /// The condition of a message, which may say itself what to do.
