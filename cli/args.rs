@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use argent_engine::spec::Compared;
+use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// What a script reads of a command's end.
@@ -33,6 +35,8 @@ pub(crate) enum Command {
     Plan(PlanArguments),
     /// Find every mistake of a pipeline without running it
     Check(CheckArguments),
+    /// Try a step on a few rows: what it asks, what is answered, and its rows beside those that there are
+    Try(TryArguments),
     /// Say why a step would run again, and where its last result came from
     Why(WhyArguments),
     /// Show which rows and cells of a step's table differ between two runs
@@ -65,7 +69,7 @@ pub(crate) enum Command {
 }
 
 /// A pipeline and the values of its params.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct SpecArguments {
     /// The pipeline's YAML file
     #[arg(value_name = "SPEC")]
@@ -73,6 +77,9 @@ pub(crate) struct SpecArguments {
     /// Give a param another value
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
     pub(crate) set: Vec<(String, String)>,
+    /// The values of params that `plan --with` compares.
+    #[arg(skip)]
+    pub(crate) with: Vec<Compared>,
 }
 
 #[derive(Debug, Args)]
@@ -115,6 +122,37 @@ pub(crate) struct PlanArguments {
     pub(crate) spec: SpecArguments,
     #[command(flatten)]
     pub(crate) work: WorkArguments,
+    /// Try each step that would ask a server on N rows, and compare their labels with those that there are, and with the
+    /// truth; a run does not ask them again
+    #[arg(long, value_name = "N", value_parser = rows())]
+    pub(crate) canary: Option<usize>,
+    /// Plan once for each of these values of a param, and compare; several are multiplied out
+    #[arg(long = "with", value_name = "params.NAME=A,B", value_parser = assignment)]
+    pub(crate) with: Vec<(String, String)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TryArguments {
+    #[command(flatten)]
+    pub(crate) spec: SpecArguments,
+    /// The step
+    #[arg(value_name = "STEP")]
+    pub(crate) step: String,
+    /// How many rows: the same each time, and more of them with a higher number
+    #[arg(long, value_name = "N", default_value = "5", value_parser = rows(), conflicts_with = "id")]
+    pub(crate) rows: usize,
+    /// The rows of this id instead
+    #[arg(long, value_name = "ID")]
+    pub(crate) id: Option<String>,
+    /// Stop before more than this is spent, in US dollars
+    #[arg(long, value_name = "USD")]
+    pub(crate) max_usd: Option<f64>,
+    /// Try rows again whose failure is remembered
+    #[arg(long)]
+    pub(crate) retry_errors: bool,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -297,6 +335,11 @@ pub(crate) struct VerifyArguments {
     /// Print JSON instead of text
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// How many rows are tried: at least one.
+fn rows() -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u32).range(1..).map(|rows| rows as usize)
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {

@@ -1,6 +1,7 @@
 //! The `argent` command: arguments in, progress and tables out.
 
 mod args;
+mod canary;
 mod check;
 mod diff;
 mod doctor;
@@ -25,12 +26,15 @@ mod shipped;
 #[cfg(feature = "sql")]
 mod sql;
 mod table;
+mod trial;
 mod verify;
 mod why;
+mod with;
 
 use std::process::ExitCode;
 
 use argent_engine::select::WrongSelection;
+use argent_engine::trial::WrongTrial;
 use clap::Parser;
 
 use crate::args::{Arguments, Command};
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run::run(&arguments, run),
         Command::Plan(plan) => plan::plan(&arguments, plan),
         Command::Check(check) => check::check(&arguments, check),
+        Command::Try(wanted) => trial::attempt(&arguments, wanted),
         Command::Why(why) => why::why(&arguments, why),
         Command::Diff(diff) => diff::diff(&arguments, diff),
         #[cfg(feature = "sql")]
@@ -68,6 +73,6 @@ fn main() -> ExitCode {
             return ExitCode::from(session::WRONG);
         }
         eprintln!("error: {error:#}");
-        ExitCode::from(1)
+        ExitCode::from(if error.is::<WrongTrial>() { session::WRONG } else { 1 })
     })
 }

@@ -64,6 +64,13 @@ impl Progress {
     }
 }
 
+/// Tells warnings alone, of commands that show the rest at their end.
+pub(crate) fn warnings(event: Event) {
+    if let Event::Warned { step, message } = event {
+        eprintln!("warning: {step}: {message}");
+    }
+}
+
 /// How far a long reading of files is; shown on a terminal only.
 pub(crate) struct Meter(ProgressBar);
 

@@ -28,7 +28,11 @@ pub(crate) struct Checked {
 /// Reads and checks a pipeline; a store that is there lends what it remembers of earlier checks.
 pub(crate) fn checked(arguments: &SpecArguments, store: Option<&Store>) -> Checked {
     let mut sources = Sources::default();
-    let given = Given { set: arguments.set.clone(), environment: std::env::vars().collect() };
+    let given = Given {
+        set: arguments.set.clone(),
+        with: arguments.with.clone(),
+        environment: std::env::vars().collect(),
+    };
     let (spec, mut diagnostics) = spec::read(&arguments.spec, &given, &mut sources);
     let registry = argent_operators::registry();
     let mut pipeline = None;
@@ -43,14 +47,22 @@ pub(crate) fn checked(arguments: &SpecArguments, store: Option<&Store>) -> Check
 
 /// The pipeline; where it is wrong, its mistakes are shown and the exit code is given instead.
 pub(crate) fn pipeline(arguments: &Arguments, spec: &SpecArguments) -> Result<Pipeline, ExitCode> {
+    let (pipeline, mistakes) = told(arguments, spec);
+    if let Some(mistakes) = mistakes {
+        eprintln!("{mistakes}");
+    }
+    pipeline.ok_or(ExitCode::from(WRONG))
+}
+
+/// The pipeline if it can run, and what there is to say of it.
+pub(crate) fn told(arguments: &Arguments, spec: &SpecArguments) -> (Option<Pipeline>, Option<String>) {
     // A store that does not open is told of by those who need it.
     let store = existing_store(arguments, Some(&spec.spec)).ok();
     let checked = checked(spec, store.as_ref());
-    if !checked.diagnostics.is_empty() {
-        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        eprintln!("{}", render(&checked.diagnostics, &checked.sources, colour));
-    }
-    checked.pipeline.ok_or(ExitCode::from(WRONG))
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let mistakes =
+        (!checked.diagnostics.is_empty()).then(|| render(&checked.diagnostics, &checked.sources, colour));
+    (checked.pipeline, mistakes)
 }
 
 /// Opens the store that belongs to a spec, or to the current folder.

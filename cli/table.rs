@@ -20,6 +20,16 @@ pub(crate) fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// US dollars, with as many digits as tell small amounts apart.
+pub(crate) fn dollars(usd: f64) -> String {
+    match usd {
+        0.0 => "$0".to_owned(),
+        v if v >= 0.995 => format!("${v:.2}"),
+        v if v >= 0.0095 => format!("${v:.4}"),
+        v => format!("${v:.6}"),
+    }
+}
+
 /// Bytes as a person says them.
 pub(crate) fn bytes(number: u64) -> String {
     let mut rest = number as f64;
@@ -61,7 +71,7 @@ fn line(cells: &[String], widths: &[usize], right: &[bool]) -> String {
 fn is_number(cell: &str) -> bool {
     cell.is_empty()
         || cell == "-"
-        || cell.chars().next().is_some_and(|c| c.is_ascii_digit() || c == '$' || c == '-')
+        || cell.chars().next().is_some_and(|c| c.is_ascii_digit() || "$-+".contains(c))
 }
 
 #[cfg(test)]

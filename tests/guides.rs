@@ -114,6 +114,12 @@ fn a_prompt_is_changed() {
 }
 
 #[test]
+fn a_prompt_is_tried() {
+    let server = ChatServer::start();
+    runs("try-a-prompt.md", &Sandbox::new().with_variable("LLM_URL", &server.base_url));
+}
+
+#[test]
 fn a_server_is_worked_with() {
     let server = ChatServer::start();
     runs("work-with-an-llm-server.md", &Sandbox::new().with_variable("LLM_URL", &server.base_url));

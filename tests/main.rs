@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
+mod canary;
 mod chat_server;
 mod checks;
 mod command;
@@ -40,5 +41,6 @@ mod streaming;
 mod sweep;
 mod tidy;
 mod torture;
+mod trial;
 mod verify;
 mod wrong;

@@ -37,6 +37,7 @@ pub mod store;
 pub mod table;
 pub mod time;
 pub mod tombstones;
+pub mod trials;
 pub mod verify;
 
 pub use action::{Manifest, Stats};
@@ -45,3 +46,4 @@ pub use memo::Memo;
 pub use runs::{Head, RunRecord, StepRecord};
 pub use store::{BlobError, Store};
 pub use table::{ColumnRecord, TableRecord};
+pub use trials::TrialRecord;

@@ -176,7 +176,13 @@ impl Store {
         self.root().join(folder).join(format!("{name}.json"))
     }
 
-    fn write_record(&self, folder: &str, what: &str, name: &str, record: &impl Serialize) -> Result<()> {
+    pub(crate) fn write_record(
+        &self,
+        folder: &str,
+        what: &str,
+        name: &str,
+        record: &impl Serialize,
+    ) -> Result<()> {
         check_file_name(what, name)?;
         self.replace_file(&self.record_path(folder, name), &serde_json::to_vec(record)?)
     }

@@ -21,6 +21,7 @@ use crate::keys::ColumnHasher;
 use crate::runs::{Head, RunRecord, read_record};
 use crate::store::{Store, hash_file};
 use crate::table::TableRecord;
+use crate::trials::{self, TrialRecord};
 
 /// What was found in a store.
 #[derive(Debug, Default, Serialize)]
@@ -73,6 +74,9 @@ impl Store {
         let mut damage = Vec::new();
         let heads: Vec<Head> = self.verify_records("pipelines", &mut damage)?;
         let runs: Vec<RunRecord> = self.verify_records("runs", &mut damage)?;
+        if fs::exists(self.root().join(trials::FOLDER))? {
+            self.verify_records::<TrialRecord>(trials::FOLDER, &mut damage)?;
+        }
         let names = names(&heads, &runs);
         let blobs = self.verify_blobs(progress)?;
         let mut wanted: BTreeSet<Digest> = names.keys().copied().collect();

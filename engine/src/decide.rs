@@ -84,6 +84,27 @@ impl<'a> Decider<'a> {
             return Ok(Decision::Accept(Result { digest: *digest, manifest: Arc::new(last.clone()) }, drift));
         }
         let last = last.map(|(_, manifest)| manifest);
+        Ok(Decision::Run(Box::new(self.work(node, inputs, &ports, recipe, last)?)))
+    }
+
+    /// All that there is to do of a row operator's step, whether its stored result holds or not.
+    pub(crate) fn whole_work(&self, node: &Node, upstream: &[Arc<Manifest>]) -> anyhow::Result<Work> {
+        let inputs = self.inputs(node, upstream)?;
+        let ports = self.digests(node, &inputs)?;
+        let recipe = recipe::step_recipe(node, &ports);
+        let last = self.last(&node.name)?.map(|(_, manifest)| manifest);
+        self.work(node, inputs, &ports, recipe, last)
+    }
+
+    fn work(
+        &self,
+        node: &Node,
+        inputs: BTreeMap<String, Table>,
+        ports: &BTreeMap<String, BTreeMap<String, Digest>>,
+        recipe: Value,
+        last: Option<Manifest>,
+    ) -> anyhow::Result<Work> {
+        let store = self.engine.store;
         let why = match &last {
             Some(last) => recipe::difference(&last.recipe, &recipe, &node.file_paths),
             None => vec!["there is no result yet".to_owned()],
@@ -91,13 +112,14 @@ impl<'a> Decider<'a> {
         let why = if why.is_empty() { vec![unfinished(last.as_ref())] } else { why };
         let rows = match node.kind {
             Kind::Row(port) => {
-                let operator = recipe::row_operator(node, port, &ports, store.secret());
+                let operator = recipe::row_operator(node, port, ports, store.secret());
                 let retry = self.engine.options.retry_errors;
                 Some(RowWork::find(node, port, &inputs[port], &operator, store, retry)?)
             }
             Kind::Table => None,
         };
-        Ok(Decision::Run(Box::new(Work { key, recipe, inputs, rows, why, last })))
+        let key = recipe::key(&recipe, store.secret());
+        Ok(Work { key, recipe, inputs, rows, why, last })
     }
 
     /// The stored result of a node that lists no files, if it holds: what [`Decider::decide`] finds first,

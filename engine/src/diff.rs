@@ -315,7 +315,7 @@ fn differing(pairs: &[(usize, usize)], old: &ArrayRef, new: &ArrayRef) -> anyhow
 }
 
 /// A label's text; a score is told by its side of 0.5 alone, since hardly any score comes again.
-fn label_text(batch: &RecordBatch, column: &str, row: usize) -> anyhow::Result<Option<String>> {
+pub(crate) fn label_text(batch: &RecordBatch, column: &str, row: usize) -> anyhow::Result<Option<String>> {
     let scores = batch.column_by_name(column).and_then(|c| c.as_primitive_opt::<Float64Type>());
     match scores.filter(|scores| column == "score" && scores.is_valid(row)) {
         Some(scores) => {
@@ -326,7 +326,7 @@ fn label_text(batch: &RecordBatch, column: &str, row: usize) -> anyhow::Result<O
 }
 
 /// A cell as text; none where it is null.
-fn cell(batch: &RecordBatch, column: &str, row: usize) -> anyhow::Result<Option<String>> {
+pub(crate) fn cell(batch: &RecordBatch, column: &str, row: usize) -> anyhow::Result<Option<String>> {
     let array = batch.column_by_name(column).with_context(|| format!("no column `{column}`"))?;
     if array.is_null(row) {
         return Ok(None);

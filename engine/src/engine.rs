@@ -4,12 +4,14 @@ use std::sync::atomic::AtomicBool;
 
 use argent_cache::{Manifest, RunRecord, Store};
 
+use crate::canary::{self, Canary};
 use crate::event::Event;
 use crate::pipeline::{Node, Pipeline};
 use crate::plan::{self, PlannedStep};
 use crate::pools::Resources;
 use crate::schedule;
 use crate::select::Selection;
+use crate::trial::{self, Choice, Trial};
 
 /// Plans and runs one pipeline on one store.
 pub struct Engine<'a> {
@@ -99,6 +101,28 @@ impl Engine<'_> {
         let planned = plan::plan(self, &Selection::parse(self.pipeline, &self.options.select)?)?;
         self.keep_caches()?;
         Ok(planned)
+    }
+
+    /// Tries a step on a few rows (see [`crate::trial`]). What it reads is taken from the store, or made here where it
+    /// is local, free and quick.
+    ///
+    /// # Errors
+    /// A [`trial::WrongTrial`] when the step cannot be tried so; else as the step would fail in a run.
+    pub fn attempt(&self, step: &str, choice: &Choice) -> anyhow::Result<Trial> {
+        let trial = trial::attempt(self, step, choice)?;
+        self.keep_caches()?;
+        Ok(trial)
+    }
+
+    /// Tries each selected step that would ask a server on so many rows, the new labels beside those that there are. Their
+    /// answers are remembered, so that a run does not pay for them again.
+    ///
+    /// # Errors
+    /// As [`Engine::plan`], and as a step would fail in a run.
+    pub fn canary(&self, rows: usize) -> anyhow::Result<Vec<Canary>> {
+        let canaries = canary::canaries(self, &Selection::parse(self.pipeline, &self.options.select)?, rows)?;
+        self.keep_caches()?;
+        Ok(canaries)
     }
 
     /// Tells an event about a step; contracts are told of only when they do not hold.

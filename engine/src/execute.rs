@@ -141,7 +141,7 @@ impl<'a> Decider<'a> {
     }
 
     /// Has the operator do its work: of a row operator window by window.
-    fn operate(&self, node: &Node, work: &Work, io: &mut Io) -> anyhow::Result<()> {
+    pub(crate) fn operate(&self, node: &Node, work: &Work, io: &mut Io) -> anyhow::Result<()> {
         let operate = |io: &mut Io| {
             let done = node.operator.run(io);
             // Whatever the operator made of it: rows that met a damaged file are to be done again.
@@ -233,7 +233,7 @@ impl<'a> Decider<'a> {
     }
 
     /// The operator's window.
-    fn window<'s>(&'s self, node: &Node, work: &Work, terms: &Terms) -> anyhow::Result<Io<'s>> {
+    pub(crate) fn window<'s>(&'s self, node: &Node, work: &Work, terms: &Terms) -> anyhow::Result<Io<'s>> {
         let engine = self.engine;
         let store: &Store = engine.store;
         let mut inputs = BTreeMap::new();

@@ -450,6 +450,12 @@ impl Search<'_> {
                 self.store.write_run(&run)?;
             }
         }
+        for mut trial in self.store.trials()? {
+            if self.names_someone(&strings_of(&trial.recipe)) {
+                trial.recipe = Value::Null;
+                self.store.write_trial(&trial)?;
+            }
+        }
         for mut head in self.records.heads.clone() {
             head.steps.retain(|_, manifest| !self.unkept.contains(manifest));
             head.steps.values_mut().for_each(moved_to);

@@ -8,6 +8,7 @@
 //! [`Registry`], what happens goes out as [`Event`]s.
 
 pub mod axes;
+pub mod canary;
 pub mod check;
 pub mod column;
 mod contract;
@@ -35,6 +36,7 @@ pub mod shape;
 pub mod spec;
 mod statics;
 pub mod table;
+pub mod trial;
 pub mod yaml;
 
 pub use engine::{End, Engine, Options, Outcome};

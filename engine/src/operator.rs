@@ -5,9 +5,11 @@
 //! that are marked as not in the key).
 
 mod config;
+mod exchange;
 mod ports;
 mod problem;
 mod registry;
+mod truth;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,10 +20,12 @@ use serde::Serialize;
 use crate::io::Io;
 use crate::table::Rows;
 pub use config::{ConfigFile, ConfigFiles};
+pub use exchange::{Exchange, Projection, Said, Usage};
 pub(crate) use ports::mistyped_column;
 pub use ports::{FILES, Holds, Input, Inputs, Needed, Port, missing_column};
 pub use problem::{FilePlace, Problem, nearest};
 pub use registry::{Entry, NOT_IN_KEY, Registry};
+pub use truth::{Change, Truth, Versions};
 
 /// What a step can do. A value of the type is one step's parameters, decoded and checked.
 pub trait Operator: Send + Sync {
@@ -104,6 +108,36 @@ pub trait Operator: Send + Sync {
     /// When an estimate needs something that is not there.
     fn price(&self, _rows: &arrow::array::RecordBatch, _io: &Io) -> anyhow::Result<Option<Price>> {
         Ok(None)
+    }
+
+    /// Of a row operator that asks a server: by row, what it asks about these rows and every call that came of it so far.
+    /// Nothing is sent. Default: it asks nothing.
+    ///
+    /// # Errors
+    /// When what is kept does not read. A row whose request cannot be made has none.
+    fn exchanges(&self, rows: &arrow::array::RecordBatch, _io: &Io) -> anyhow::Result<Vec<Vec<Exchange>>> {
+        Ok(vec![Vec::new(); rows.num_rows()])
+    }
+
+    /// What `rest` will take, by what these exchanges took. Default: nothing is known.
+    ///
+    /// # Errors
+    /// When a measurement is no number.
+    fn project(&self, _measured: &[Exchange], _rest: &Price) -> anyhow::Result<Option<Projection>> {
+        Ok(None)
+    }
+
+    /// Of an operator that measures labels: where it finds their truth. Default: it measures none.
+    fn truth(&self) -> Option<Truth> {
+        None
+    }
+
+    /// Of an operator with a truth: what two versions of labels are worth by it, per finding and on average.
+    ///
+    /// # Errors
+    /// When a table lacks a column, or a state is unknown.
+    fn compare(&self, _versions: &Versions) -> anyhow::Result<Vec<Change>> {
+        Ok(Vec::new())
     }
 }
 

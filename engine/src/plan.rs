@@ -17,6 +17,7 @@ use crate::pools::Slot;
 use crate::schedule::lost_blob;
 use crate::select::{Selection, Stale, WrongSelection};
 use crate::table::Table;
+use crate::trial::WrongTrial;
 
 /// What a plan says of one step.
 #[derive(Debug, Clone, Serialize)]
@@ -70,7 +71,17 @@ pub struct PlannedCost {
 
 /// Plans the selected steps of a pipeline, and makes those that are quick.
 pub(crate) fn plan(engine: &Engine, selection: &Selection) -> anyhow::Result<Vec<PlannedStep>> {
-    let mut planner = Planner::new(engine)?;
+    let (_, planned) = walk(engine, selection, true)?;
+    Ok(planned)
+}
+
+/// Plans the selected steps, and makes those that are quick. Costs are worked out where they are wanted.
+pub(crate) fn walk<'a>(
+    engine: &'a Engine<'a>,
+    selection: &Selection,
+    priced: bool,
+) -> anyhow::Result<(Planner<'a>, Vec<PlannedStep>)> {
+    let mut planner = Planner { priced, ..Planner::new(engine)? };
     let mut planned = Vec::new();
     let mut stale = Vec::new();
     for (place, node) in engine.pipeline.nodes.iter().enumerate() {
@@ -93,7 +104,48 @@ pub(crate) fn plan(engine: &Engine, selection: &Selection) -> anyhow::Result<Vec
         }
     }
     none_stale(stale)?;
-    Ok(planned)
+    Ok((planner, planned))
+}
+
+/// The results that a step reads, made where they are local, free and quick.
+///
+/// # Errors
+/// A [`WrongTrial`] when one is missing that takes more than that.
+pub(crate) fn upstream<'a>(
+    engine: &'a Engine<'a>,
+    step: &Node,
+) -> anyhow::Result<(Decider<'a>, Vec<Arc<Manifest>>)> {
+    let selection = Selection::parse(engine.pipeline, std::slice::from_ref(&step.name))?;
+    let mut planner = Planner::new(engine)?;
+    let mut missing = Vec::new();
+    for (place, node) in engine.pipeline.nodes.iter().enumerate() {
+        let is_above = selection.needs(place) && !selection.runs(place);
+        if !is_above {
+            planner.results.push(None);
+            continue;
+        }
+        let named = || format!("step `{}`", node.name);
+        let (planned, result) = planner.step(node).with_context(named)?;
+        if planned.action == "run" && result.is_none() && node.contract.is_none() {
+            missing.push((node.name.clone(), planned.why));
+        }
+        planner.results.push(result);
+        if let Some(contract) = &node.contract {
+            planner.check_contract(node, contract).with_context(named)?;
+        }
+    }
+    if let Some(upstream) = planner.upstream(step) {
+        return Ok((planner.decider, upstream));
+    }
+    Err(WrongTrial(match missing.first() {
+        Some((name, why)) => format!(
+            "`{}` reads what `{name}` makes, and that takes a run ({}); run it with --select +{name}",
+            step.name,
+            why.join("; ")
+        ),
+        None => format!("`{}`: {}", step.name, planner.unknown_inputs(step).join("; ")),
+    })
+    .into())
 }
 
 /// Finds, without running anything, whether selected steps stand on stale results of others.
@@ -123,11 +175,14 @@ fn none_stale(stale: Vec<Stale>) -> anyhow::Result<()> {
     if lines.is_empty() { Ok(()) } else { Err(WrongSelection(lines).into()) }
 }
 
-struct Planner<'a> {
+/// What is known of the steps as they are planned one after the other.
+pub(crate) struct Planner<'a> {
     engine: &'a Engine<'a>,
-    decider: Decider<'a>,
+    pub(crate) decider: Decider<'a>,
+    /// Whether costs are worked out, which looks at every pending row.
+    priced: bool,
     /// By place: the result that steps below may read, where it is known.
-    results: Vec<Option<Arc<Manifest>>>,
+    pub(crate) results: Vec<Option<Arc<Manifest>>>,
     /// By place of a step whose contract does not hold: the contract.
     breaches: BTreeMap<usize, String>,
 }
@@ -135,15 +190,18 @@ struct Planner<'a> {
 impl<'a> Planner<'a> {
     fn new(engine: &'a Engine<'a>) -> anyhow::Result<Planner<'a>> {
         let decider = Decider::new(engine)?;
-        Ok(Planner { engine, decider, results: Vec::new(), breaches: BTreeMap::new() })
+        Ok(Planner { engine, decider, priced: false, results: Vec::new(), breaches: BTreeMap::new() })
+    }
+
+    /// The results that a node reads, where all of them are known.
+    pub(crate) fn upstream(&self, node: &Node) -> Option<Vec<Arc<Manifest>>> {
+        node.inputs.iter().map(|input| self.results[input.node].clone()).collect()
     }
 
     /// The result of a node that is not to run: none where it depends on values that are not known yet, or why
     /// the stored one does not hold.
     fn held(&self, node: &Node) -> anyhow::Result<std::result::Result<Option<Arc<Manifest>>, Vec<String>>> {
-        let upstream: Option<Vec<Arc<Manifest>>> =
-            node.inputs.iter().map(|input| self.results[input.node].clone()).collect();
-        let Some(upstream) = upstream else { return Ok(Ok(None)) };
+        let Some(upstream) = self.upstream(node) else { return Ok(Ok(None)) };
         Ok(match self.decider.decide(node, &upstream)? {
             Decision::Reuse(result) | Decision::Accept(result, _) => Ok(Some(result.manifest)),
             Decision::Run(work) => Err(work.why),
@@ -169,9 +227,7 @@ impl<'a> Planner<'a> {
             cost: PlannedCost::default(),
             made: false,
         };
-        let upstream: Option<Vec<Arc<Manifest>>> =
-            node.inputs.iter().map(|input| self.results[input.node].clone()).collect();
-        let Some(upstream) = upstream else {
+        let Some(upstream) = self.upstream(node) else {
             let last = self.decider.last(&node.name)?.map(|(_, last)| last);
             planned.why = self.unknown_inputs(node);
             planned.rows.run = last.as_ref().map(main_rows);
@@ -192,7 +248,9 @@ impl<'a> Planner<'a> {
                 planned.action = "run";
                 planned.why.clone_from(&work.why);
                 planned.rows = rows(&work);
-                planned.cost = self.cost(node, &work)?;
+                if self.priced {
+                    planned.cost = self.cost(node, &work)?;
+                }
                 let made = self.make(node, &upstream)?;
                 planned.made = made.is_some();
                 made.flatten()

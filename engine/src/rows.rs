@@ -6,6 +6,7 @@
 //! and go with the chunk that they stand in.
 
 mod assemble;
+mod chosen;
 mod named;
 
 use std::collections::{BTreeMap, HashMap};
@@ -24,6 +25,8 @@ use crate::forgotten::forgotten_rows;
 use crate::io::{Pending, row_error_fields};
 use crate::pipeline::Node;
 use crate::table::Table;
+pub(crate) use assemble::Failed;
+pub(crate) use chosen::Outcomes;
 use named::Named;
 
 /// The rows of a row operator's input, with their keys.

@@ -138,7 +138,7 @@ fn above(pipeline: &Pipeline, places: &BTreeSet<usize>) -> BTreeSet<usize> {
 }
 
 /// The places that read these, and those that read those. A node stands behind what it reads.
-fn below(pipeline: &Pipeline, places: &BTreeSet<usize>) -> BTreeSet<usize> {
+pub(crate) fn below(pipeline: &Pipeline, places: &BTreeSet<usize>) -> BTreeSet<usize> {
     let mut found: BTreeSet<usize> = BTreeSet::new();
     for (place, node) in pipeline.nodes.iter().enumerate().filter(|(_, node)| node.contract.is_none()) {
         let reads = node.inputs.iter().map(|input| input.node);

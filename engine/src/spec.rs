@@ -13,6 +13,7 @@ pub mod text;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -124,8 +125,28 @@ pub struct Contract {
 pub struct Given {
     /// `--set name=value`, in order.
     pub set: Vec<(String, String)>,
+    /// The values that `--with params.name=…` compares, one of each; they come before those of `--set`.
+    pub with: Vec<Compared>,
     /// The environment variables that params may name.
     pub environment: BTreeMap<String, String>,
+}
+
+/// One of the values of a param that are compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compared {
+    /// The param.
+    pub param: String,
+    /// All of its values, as written.
+    pub values: String,
+    /// Where the value stands among them, in bytes.
+    pub place: Range<usize>,
+}
+
+impl Compared {
+    /// The value.
+    pub fn value(&self) -> &str {
+        &self.values[self.place.clone()]
+    }
 }
 
 /// The shape of a spec file, for its JSON Schema and the check of its keys.

@@ -59,7 +59,7 @@ impl RowWork {
     }
 
     /// The tables of each chunk of the input.
-    fn pieces(
+    pub(super) fn pieces(
         &self,
         node: &Node,
         failed: &Failed,
@@ -174,15 +174,15 @@ enum RowOutcome<'a> {
 }
 
 /// What there is for one chunk of the input.
-struct Piece {
+pub(super) struct Piece {
     chunk: RecordBatch,
     /// The row of the input that the chunk begins with.
-    first_row: u64,
-    main: RecordBatch,
+    pub(super) first_row: u64,
+    pub(super) main: RecordBatch,
     /// By row of `main`: the row of the chunk that it is of.
-    places: Vec<u64>,
+    pub(super) places: Vec<u64>,
     /// The rows of the chunk that failed.
-    failed: Vec<(u64, RowError)>,
+    pub(super) failed: Vec<(u64, RowError)>,
     pending: u64,
 }
 
@@ -228,7 +228,7 @@ fn decoded(schema: &SchemaRef, values: &[&[u8]]) -> anyhow::Result<(RecordBatch,
 }
 
 /// The operator's rows for an input row that failed, as an answer.
-fn stand_in(node: &Node) -> anyhow::Result<Option<Vec<u8>>> {
+pub(super) fn stand_in(node: &Node) -> anyhow::Result<Option<Vec<u8>>> {
     let rows = node.operator.failed_rows(&node.signature.main().schema)?;
     rows.map(|rows| encode_rows(&rows, 0, rows.num_rows())).transpose()
 }

@@ -109,10 +109,10 @@ pub(super) fn values(
         resolver.resolve(&entry.key, out);
     }
     let names: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
-    for (place, (name, _)) in given.set.iter().enumerate().filter(|(_, (n, _))| !names.contains(&n.as_str()))
-    {
-        let message = format!("--set names `{name}`, which is not a param of this pipeline");
-        out.push(Diagnostic::error(line.name(place), message).help(nearest(name, &names, "params")));
+    for said in line.said.iter().filter(|said| !names.contains(&said.param)) {
+        let message =
+            format!("{} names `{}`, which is not a param of this pipeline", said.option, said.param);
+        out.push(Diagnostic::error(said.name, message).help(nearest(said.param, &names, "params")));
     }
     resolver.values
 }
@@ -151,8 +151,8 @@ fn source(
     let said = entry.value.get("type").and_then(text_of).and_then(Type::named);
     let wanted = said.or(default.and_then(Type::of));
     let variable = entry.value.get("env").and_then(text_of);
-    let from_outside = match given.set.iter().rposition(|(name, _)| *name == entry.key) {
-        Some(place) => Some((line.value(place), given.set[place].1.as_str(), "--set".to_owned())),
+    let from_outside = match line.said.iter().rfind(|said| said.param == entry.key) {
+        Some(said) => Some((said.value, said.text, said.option.to_owned())),
         None => variable.and_then(|variable| {
             let text = given.environment.get(variable)?;
             // Only the variable's name is shown: its value may be a secret.
@@ -267,29 +267,34 @@ fn named_params(node: &Node) -> Vec<String> {
     }
 }
 
-/// What `--set` said, as texts that can be pointed at.
-struct CommandLine {
-    /// By place in [`Given::set`]: the name and the value.
-    spans: Vec<(Span, Span)>,
+/// What the command line said of params, as texts that can be pointed at: what counts more comes later.
+struct CommandLine<'a> {
+    said: Vec<Said<'a>>,
 }
 
-impl CommandLine {
-    fn new(given: &Given, sources: &mut Sources) -> CommandLine {
-        let spans = given.set.iter().map(|(name, value)| {
-            let file = sources.add("command line", format!("--set {name}={value}"));
-            let start = "--set ".len();
-            let end = start + name.len();
-            (Span { file, start, end }, Span { file, start: end + 1, end: end + 1 + value.len() })
+/// One value that the command line gave.
+struct Said<'a> {
+    option: &'static str,
+    param: &'a str,
+    text: &'a str,
+    name: Span,
+    value: Span,
+}
+
+impl<'a> CommandLine<'a> {
+    fn new(given: &'a Given, sources: &mut Sources) -> CommandLine<'a> {
+        let set = given.set.iter().map(|(param, text)| ("--set ", param, text, 0..text.len()));
+        let with = given.with.iter().map(|w| ("--with params.", &w.param, &w.values, w.place.clone()));
+        let said = set.chain(with).map(|(before, param, all, place)| {
+            let file = sources.add("command line", format!("{before}{param}={all}"));
+            let (start, text) = (before.len(), &all[place.clone()]);
+            let end = start + param.len();
+            let name = Span { file, start, end };
+            let value = Span { file, start: end + 1 + place.start, end: end + 1 + place.end };
+            let option = before.split(' ').next().unwrap_or(before);
+            Said { option, param, text, name, value }
         });
-        CommandLine { spans: spans.collect() }
-    }
-
-    fn name(&self, place: usize) -> Span {
-        self.spans[place].0
-    }
-
-    fn value(&self, place: usize) -> Span {
-        self.spans[place].1
+        CommandLine { said: said.collect() }
     }
 }
 

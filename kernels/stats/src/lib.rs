@@ -9,6 +9,7 @@
 //! two decisions   -> mcnemar, holm                               whether they differ
 //! labellers       -> cohen_kappa, gwet_ac1, krippendorff_alpha   how far they agree beyond chance
 //! rows, clusters  -> cluster_bootstrap, paired_cluster_bootstrap an interval for any of them, or a difference
+//! sizes, a few    -> ratio_total                                 what the rest will come to
 //! ```
 //!
 //! Three rules hold everywhere. A quantity that the data leave undefined is `None`, never 0. A score that is
@@ -25,7 +26,9 @@ mod mcnemar;
 mod normal;
 mod precision_recall;
 mod proportion;
+mod ratio;
 mod roc;
+mod student;
 mod threshold;
 mod ties;
 
@@ -45,5 +48,6 @@ pub use mcnemar::{McNemar, holm, mcnemar};
 pub use normal::{normal_quantile, normal_two_sided_p};
 pub use precision_recall::average_precision;
 pub use proportion::wilson;
+pub use ratio::{RatioTotal, ratio_total};
 pub use roc::{RocPoint, roc_auc, roc_curve};
 pub use threshold::{closest_to_corner_threshold, f1_threshold, youden_threshold};

@@ -7,12 +7,13 @@ pub(crate) mod measures;
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::ensure;
-use argent_engine::operator::{ConfigFiles, nearest};
+use argent_engine::operator::{Change, ConfigFiles, Truth, Versions, nearest};
 use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, Signature, column};
 use argent_stats::{Bootstrap, StatsError, cluster_bootstrap, cluster_bootstrap_bca};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::eval::versions::{self, Policies};
 use crate::label::targets::{self, OfFinding, PackPolicies, Target, Targets};
 
 /// Measures a labeling against a truth, per finding and on average: F1, sensitivity, specificity, predictive values,
@@ -198,6 +199,16 @@ impl Operator for EvalAgreement {
             signature = signature.reads("split", BTreeSet::from([on, "part".to_owned()]));
         }
         Ok(signature)
+    }
+
+    fn truth(&self) -> Option<Truth> {
+        Some(Truth { port: "truth", held_out: Some(("split", self.part.clone())) })
+    }
+
+    fn compare(&self, versions: &Versions) -> anyhow::Result<Vec<Change>> {
+        let targets = self.targets();
+        let policies = Policies { labels: &targets, truth: &targets };
+        versions::compare(versions, &policies, &self.bootstrap, &self.group)
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {

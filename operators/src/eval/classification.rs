@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use argent_engine::joining::{UNMATCHED, account, texts};
+use argent_engine::operator::{Change, Truth, Versions};
 use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, Signature, column};
 use argent_stats::{
     Confusion, Interval, auc_interval_delong, average_precision, closest_to_corner_threshold,
@@ -15,6 +16,9 @@ use arrow::datatypes::{Field, Float64Type};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::eval::agreement::{Draws, IntervalKind};
+use crate::eval::versions::{self, Policies};
+use crate::label::targets::{OfFinding, Target, Targets};
 use crate::train::classifier::part_by_id;
 
 /// Measures predictions against labels on one part of a split: AUC, F1, sensitivity, specificity and others,
@@ -185,6 +189,25 @@ impl Operator for EvalClassification {
             )
             .reads("labels", labels)
             .reads("split", BTreeSet::from([split_on.as_str(), "part"])))
+    }
+
+    fn truth(&self) -> Option<Truth> {
+        Some(Truth { port: "labels", held_out: Some(("split", self.part.clone())) })
+    }
+
+    fn compare(&self, versions: &Versions) -> anyhow::Result<Vec<Change>> {
+        // Its own policy is for a truth alone: what is not sure is none. Labels are read as targets are made of them.
+        let policy = |not_mentioned| OfFinding {
+            uncertain: Some(Target::MASK),
+            not_mentioned: Some(not_mentioned),
+            failed: Some(Target::MASK),
+        };
+        let (per_finding, pack) = (BTreeMap::new(), BTreeMap::new());
+        let targets = |all| Targets { all, per_finding: &per_finding, pack: &pack };
+        let (labels, truth) = (targets(policy(Target::ZERO)), targets(policy(Target::MASK)));
+        let Bootstrap { draws, seed } = self.bootstrap;
+        let draws = Draws { draws, seed, interval: IntervalKind::Percentile };
+        versions::compare(versions, &Policies { labels: &labels, truth: &truth }, &draws, versions.on)
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {

@@ -7,6 +7,7 @@ pub(crate) mod labels;
 pub(crate) mod parameters;
 mod purse;
 mod question;
+mod shown;
 mod surroundings;
 pub(crate) mod tries;
 mod watch;
@@ -16,7 +17,9 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use argent_cache::Digest;
-use argent_engine::operator::{Condition, ConfigFile, ConfigFiles, Price as PlannedPrice, nearest};
+use argent_engine::operator::{
+    Condition, ConfigFile, ConfigFiles, Exchange, Price as PlannedPrice, Projection, nearest,
+};
 use argent_engine::table::Rows;
 use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, RowError, Signature, column};
 use argent_llm::{Client, RetryPolicy, Usage};
@@ -208,6 +211,14 @@ impl Operator for LabelLlm {
 
     fn surroundings(&self, _folder: &Path) -> Vec<Condition> {
         surroundings::conditions(self)
+    }
+
+    fn exchanges(&self, rows: &RecordBatch, io: &Io) -> anyhow::Result<Vec<Vec<Exchange>>> {
+        shown::exchanges(self, rows, io)
+    }
+
+    fn project(&self, measured: &[Exchange], rest: &PlannedPrice) -> anyhow::Result<Option<Projection>> {
+        shown::project(self, measured, rest).map(Some)
     }
 
     fn probes(&self) -> Vec<Condition> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use argent_cache::keys::json_digest;
-use argent_cache::{Head, Manifest, RunRecord, Store, TableRecord};
+use argent_cache::{Head, RunRecord, Store, TableRecord};
 use argent_engine::axes::{self, Combination};
 use argent_engine::column;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, new_null_array};
@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, MemTable, MemoryCatalogProvider, SchemaProvider, TableProvider};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::prelude::SessionContext;
+use serde_json::Value;
 
 use crate::sql::session::{
     marked, message, plan, question_session, reads_phi, stored_batch, stored_schema, table_name, wait,
@@ -342,17 +343,40 @@ fn steps_table(runs: &[RunRecord]) -> anyhow::Result<RecordBatch> {
     )?)
 }
 
-/// What steps that ask a model have cost, by run, model and prompt.
+/// What a run or a trial of a step spent on asking a model.
+struct Spending<'a> {
+    /// The id of the run or of the trial.
+    id: &'a str,
+    kind: &'static str,
+    pipeline: &'a str,
+    step: &'a str,
+    /// Null where the result is gone.
+    recipe: Value,
+    stats: &'a argent_cache::Stats,
+}
+
+/// What steps that ask a model have cost, by run or trial, model and prompt.
 fn costs_table(store: &Store, runs: &[RunRecord]) -> anyhow::Result<RecordBatch> {
-    let mut lines: Vec<(&RunRecord, String, Option<Manifest>, argent_cache::Stats)> = Vec::new();
+    let trials = store.trials()?;
+    let mut lines: Vec<Spending> = Vec::new();
     for run in runs {
         for step in run.steps.iter().filter(|s| s.stats.requests > 0) {
             let manifest = step.manifest.and_then(|digest| store.manifest(&digest).ok());
-            lines.push((run, step.step.clone(), manifest, step.stats.clone()));
+            let recipe = manifest.map(|manifest| manifest.recipe).unwrap_or_default();
+            let (id, pipeline, step, stats) = (&run.run, &run.pipeline, &step.step, &step.stats);
+            lines.push(Spending { id, kind: "run", pipeline, step, recipe, stats });
         }
     }
+    for trial in &trials {
+        let (id, pipeline, step) = (&trial.trial, &trial.pipeline, &trial.step);
+        let recipe = trial.recipe.clone();
+        lines.push(Spending { id, kind: "trial", pipeline, step, recipe, stats: &trial.stats });
+    }
+    // Ids begin with the time.
+    lines.sort_by_key(|line| line.id);
     let schema = column::schema([
         column::text("run"),
+        column::text("kind"),
         column::text("pipeline"),
         column::text("step"),
         column::text("model"),
@@ -365,8 +389,8 @@ fn costs_table(store: &Store, runs: &[RunRecord]) -> anyhow::Result<RecordBatch>
     ]);
     let prompts: Vec<Option<String>> = lines
         .iter()
-        .map(|l| {
-            let prompt = l.2.as_ref()?.recipe["files"].get("prompt")?;
+        .map(|line| {
+            let prompt = line.recipe["files"].get("prompt")?;
             // As in the `prompt_digest` of `label.llm`'s calls, so that the two join.
             Some(json_digest(store.secret(), "argent question", prompt).to_string())
         })
@@ -374,16 +398,17 @@ fn costs_table(store: &Store, runs: &[RunRecord]) -> anyhow::Result<RecordBatch>
     Ok(RecordBatch::try_new(
         schema,
         vec![
-            texts(lines.iter().map(|l| Some(l.0.run.as_str()))),
-            texts(lines.iter().map(|l| Some(l.0.pipeline.as_str()))),
-            texts(lines.iter().map(|l| Some(l.1.as_str()))),
-            texts(lines.iter().map(|l| l.2.as_ref()?.recipe["params"]["endpoint"]["model"].as_str())),
+            texts(lines.iter().map(|l| Some(l.id))),
+            texts(lines.iter().map(|l| Some(l.kind))),
+            texts(lines.iter().map(|l| Some(l.pipeline))),
+            texts(lines.iter().map(|l| Some(l.step))),
+            texts(lines.iter().map(|l| l.recipe["params"]["endpoint"]["model"].as_str())),
             texts(prompts.iter().map(Option::as_deref)),
-            wholes(lines.iter().map(|l| l.3.requests as i64)),
-            wholes(lines.iter().map(|l| l.3.tokens_in as i64)),
-            wholes(lines.iter().map(|l| l.3.tokens_cached as i64)),
-            wholes(lines.iter().map(|l| l.3.tokens_out as i64)),
-            numbers(lines.iter().map(|l| l.3.usd)),
+            wholes(lines.iter().map(|l| l.stats.requests as i64)),
+            wholes(lines.iter().map(|l| l.stats.tokens_in as i64)),
+            wholes(lines.iter().map(|l| l.stats.tokens_cached as i64)),
+            wholes(lines.iter().map(|l| l.stats.tokens_out as i64)),
+            numbers(lines.iter().map(|l| l.stats.usd)),
         ],
     )?)
 }

@@ -182,17 +182,17 @@ fn optional(io: &Io, port: &str) -> anyhow::Result<Option<RecordBatch>> {
 }
 
 /// A table of labels, its states read by a policy.
-struct Labeling<'a> {
+pub(crate) struct Labeling<'a> {
     table: &'a RecordBatch,
     policy: &'a Targets<'a>,
-    id: &'a StringArray,
-    finding: &'a StringArray,
+    pub(crate) id: &'a StringArray,
+    pub(crate) finding: &'a StringArray,
     state: &'a StringArray,
     score: Option<&'a Float64Array>,
 }
 
 impl<'a> Labeling<'a> {
-    fn new(table: &'a RecordBatch, policy: &'a Targets<'a>) -> anyhow::Result<Labeling<'a>> {
+    pub(crate) fn new(table: &'a RecordBatch, policy: &'a Targets<'a>) -> anyhow::Result<Labeling<'a>> {
         let score = table.column_by_name("score");
         let score = score
             .map(|score| score.as_primitive_opt::<Float64Type>().context("`score` does not hold numbers"));
@@ -206,7 +206,7 @@ impl<'a> Labeling<'a> {
         })
     }
 
-    fn label(&self, row: usize) -> anyhow::Result<Label> {
+    pub(crate) fn label(&self, row: usize) -> anyhow::Result<Label> {
         let state = if self.state.is_valid(row) { self.state.value(row) } else { "" };
         let target = self.policy.target(self.finding.value(row), state).map_err(anyhow::Error::msg)?;
         let score = self.score.filter(|score| score.is_valid(row)).map(|score| score.value(row));
@@ -214,7 +214,7 @@ impl<'a> Labeling<'a> {
     }
 
     /// By the value of a column and finding: the first row.
-    fn rows_by(&self, column: &str) -> anyhow::Result<HashMap<(&'a str, &'a str), usize>> {
+    pub(crate) fn rows_by(&self, column: &str) -> anyhow::Result<HashMap<(&'a str, &'a str), usize>> {
         let keys = texts(self.table, column)?;
         let mut rows = HashMap::new();
         for row in 0..self.table.num_rows() {
@@ -231,6 +231,20 @@ pub(crate) fn truth_by_id<'a>(
     table: &'a RecordBatch,
     on: &str,
 ) -> anyhow::Result<Truth<'a>> {
+    let (truth, conflicts) = known_truth(policy, table, on)?;
+    for (id, _) in conflicts {
+        let message = format!("rows of this `{on}` disagree on a finding; it is left out");
+        io.fault("truth", id, "conflict", message);
+    }
+    Ok(truth)
+}
+
+/// The truth by id and finding, and the ids and findings on which rows disagree, where it is masked.
+pub(crate) fn known_truth<'a>(
+    policy: &Targets,
+    table: &'a RecordBatch,
+    on: &str,
+) -> anyhow::Result<(Truth<'a>, BTreeSet<(&'a str, &'a str)>)> {
     let (ids, findings) = (texts(table, on)?, texts(table, "finding")?);
     let said = truths(policy, table, findings)?;
     let (mut truth, mut conflicts): (Truth, BTreeSet<(&str, &str)>) = (Truth::new(), BTreeSet::new());
@@ -240,12 +254,10 @@ pub(crate) fn truth_by_id<'a>(
             conflicts.insert(key);
         }
     }
-    for key in conflicts {
-        truth.insert(key, (MASKED.to_owned(), None));
-        let message = format!("rows of this `{on}` disagree on a finding; it is left out");
-        io.fault("truth", key.0, "conflict", message);
+    for key in &conflicts {
+        truth.insert(*key, (MASKED.to_owned(), None));
     }
-    Ok(truth)
+    Ok((truth, conflicts))
 }
 
 /// The word for a truth that says neither yes nor no.

@@ -71,14 +71,14 @@ impl LabelLlm {
 }
 
 impl CallOutcome {
-    fn usage(&self) -> Option<Usage> {
+    pub(super) fn usage(&self) -> Option<Usage> {
         match self {
             CallOutcome::Answered(answer) => answer.usage,
             CallOutcome::Failed(failure) => failure.usage,
         }
     }
 
-    fn answer(&self) -> Option<&CallAnswer> {
+    pub(super) fn answer(&self) -> Option<&CallAnswer> {
         match self {
             CallOutcome::Answered(answer) => Some(answer),
             CallOutcome::Failed(_) => None,

@@ -249,6 +249,28 @@ impl<'a> Tries<'a> {
         Ok(serde_json::from_slice(&payload)?)
     }
 
+    /// The calls that a question has led to, the last try of it and what was asked to mend that, each with why it gives
+    /// no labels, if it gives none.
+    ///
+    /// # Errors
+    /// When the memo does not read.
+    pub(super) fn calls_of(
+        &self,
+        question: &Question,
+    ) -> anyhow::Result<Vec<(Digest, Call, Option<String>)>> {
+        let mut keys = Vec::new();
+        self.chain(question.key, &question.request, &question.about.ids, &mut |call| keys.push(call))?;
+        let call = |key: Digest| {
+            let payload = self.answers.get(&key)?.context(GONE)?;
+            let (call, kept): (Call, KeptOutcome) =
+                (serde_json::from_slice(&payload)?, serde_json::from_slice(&payload)?);
+            let read = read(&kept.outcome, &question.request, &asked(self.step, &question.about.ids));
+            let problem = read.err().map(|error| error.row_error(&kept.outcome).message);
+            Ok((key, call, problem))
+        };
+        keys.into_iter().map(call).collect()
+    }
+
     /// Keeps what came of a request.
     ///
     /// # Errors
