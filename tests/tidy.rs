@@ -8,7 +8,7 @@ use crate::sandbox::root;
 const LADDER: [(&str, &[&str]); 10] = [
     ("cache/Cargo.toml", &[]),
     ("engine/Cargo.toml", &["cache"]),
-    ("operators/Cargo.toml", &["cache", "engine", "imaging", "learn", "llm", "reports", "stats"]),
+    ("operators/Cargo.toml", &["cache", "decoder", "engine", "imaging", "learn", "llm", "reports", "stats"]),
     ("kernels/decoder/Cargo.toml", &[]),
     ("kernels/imaging/Cargo.toml", &[]),
     ("kernels/learn/Cargo.toml", &[]),

@@ -66,6 +66,17 @@ impl ConfigFiles {
         self.uses(parameter, part);
     }
 
+    /// The spec's folder, which the paths in parameters are relative to.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Says what of the folder that a parameter names decides the result, such as the sizes of its files.
+    pub fn uses_folder(&mut self, parameter: &str, path: &str, part: Value) {
+        self.paths.insert(parameter.to_owned(), path.to_owned());
+        self.uses(parameter, part);
+    }
+
     /// Says which parsed part of a parameter's file decides the result.
     pub fn uses(&mut self, parameter: &str, part: Value) {
         self.used.insert(parameter.to_owned(), part);

@@ -157,7 +157,7 @@ enum Architecture {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Stored {
     #[serde(default)]
-    architectures: Vec<String>,
+    pub(crate) architectures: Vec<String>,
     vocab_size: usize,
     hidden_size: usize,
     intermediate_size: usize,

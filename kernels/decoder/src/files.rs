@@ -20,15 +20,16 @@ pub struct ModelFiles {
 }
 
 impl ModelFiles {
-    /// Finds a model by its folder, or by its name in a hub cache: `org/name` or `org/name@revision`, where a
-    /// revision is a branch, a tag or a commit, and `main` if left out. Nothing is downloaded.
+    /// Finds a model by its folder, relative to `beside`, or by its name in a hub cache: `org/name` or
+    /// `org/name@revision`, where a revision is a branch, a tag or a commit, and `main` if left out. Nothing is
+    /// downloaded.
     ///
     /// # Errors
     /// If there is no such model, or if it lacks a file.
-    pub fn find(model: &str, hub: &Path) -> Result<Self, Error> {
-        let folder = Path::new(model);
+    pub fn find(model: &str, beside: &Path, hub: &Path) -> Result<Self, Error> {
+        let folder = beside.join(model);
         if folder.is_dir() {
-            return Self::in_folder(folder);
+            return Self::in_folder(&folder);
         }
         Self::in_folder(&snapshot(model, hub)?)
     }
@@ -48,6 +49,13 @@ impl ModelFiles {
             chat_template: optional("chat_template.jinja"),
             weights: weights(folder)?,
         })
+    }
+
+    /// The paths of all files, the weights last.
+    pub fn paths(&self) -> Vec<&Path> {
+        let optional = [&self.tokenizer_config, &self.chat_template].into_iter().flatten();
+        let all = [&self.config, &self.tokenizer].into_iter().chain(optional).chain(&self.weights);
+        all.map(PathBuf::as_path).collect()
     }
 
     /// A digest of everything that can change an answer: weights, configuration, tokenizer and chat template. Two

@@ -63,6 +63,14 @@ impl Weights {
         Ok(weights)
     }
 
+    /// Reads the headers alone.
+    ///
+    /// # Errors
+    /// Those of [`Weights::open`].
+    pub(crate) fn check_headers(paths: &[PathBuf], config: &Config) -> Result<(), Error> {
+        Self::open(paths, config, DType::F32, &Device::Cpu).map(drop)
+    }
+
     fn check(&self, config: &Config) -> Result<(), Error> {
         let needed = config.weights();
         let missing = needed.iter().map(|(name, _)| name).filter(|name| !self.place.contains_key(*name));

@@ -29,6 +29,9 @@ pub enum Dialect {
     /// Ollama's own chat, which unlike its OpenAI-compatible one lets the client set the context window and refuses
     /// prompts that do not fit.
     OllamaChat,
+    /// None that a server speaks: the questions of a model in process, whose answers are worded as decisions. It names
+    /// requests, so that their answers can be kept beside those of servers; no client takes it.
+    Local,
 }
 
 /// What a complete response of status 200 gives.
@@ -60,24 +63,27 @@ impl Dialect {
             Self::OpenaiDecisions => "openai-decisions",
             Self::AnthropicMessages => "anthropic-messages",
             Self::OllamaChat => "ollama-chat",
+            Self::Local => "local",
         }
     }
 
-    /// Where requests go under the base address.
-    pub(crate) fn path(self) -> &'static str {
+    /// Where requests go under the base address; nowhere where no server speaks it.
+    pub(crate) fn path(self) -> Option<&'static str> {
         match self {
-            Self::OpenaiChat => "chat/completions",
-            Self::OpenaiDecisions => "decisions",
-            Self::AnthropicMessages => "messages",
-            Self::OllamaChat => "api/chat",
+            Self::OpenaiChat => Some("chat/completions"),
+            Self::OpenaiDecisions => Some("decisions"),
+            Self::AnthropicMessages => Some("messages"),
+            Self::OllamaChat => Some("api/chat"),
+            Self::Local => None,
         }
     }
 
-    /// Where the list of models is under the base address.
-    pub(crate) fn models_path(self) -> &'static str {
+    /// Where the list of models is under the base address; nowhere where no server speaks it.
+    pub(crate) fn models_path(self) -> Option<&'static str> {
         match self {
-            Self::OllamaChat => "api/tags",
-            _ => "models",
+            Self::OpenaiChat | Self::OpenaiDecisions | Self::AnthropicMessages => Some("models"),
+            Self::OllamaChat => Some("api/tags"),
+            Self::Local => None,
         }
     }
 
@@ -103,12 +109,16 @@ impl Dialect {
     }
 
     /// The body of a request, as JSON.
+    ///
+    /// # Panics
+    /// Where no server speaks the dialect: no client is of one.
     pub(crate) fn body(self, request: &Request, habits: Habits) -> Vec<u8> {
         let body = match self {
             Self::OpenaiChat => openai_chat::body(request, habits),
             Self::OpenaiDecisions => openai_decisions::body(request),
             Self::AnthropicMessages => anthropic_messages::body(request),
             Self::OllamaChat => ollama_chat::body(request, habits),
+            Self::Local => unreachable!("a client is of an endpoint with an address"),
         };
         body.expect("texts, numbers and a schema can be written as JSON")
     }
@@ -120,6 +130,7 @@ impl Dialect {
             Self::OpenaiDecisions => openai_decisions::read(raw),
             Self::AnthropicMessages => anthropic_messages::read(raw),
             Self::OllamaChat => ollama_chat::read(raw),
+            Self::Local => Err(Failure::new(FailureKind::Malformed, "a model in process sends no response")),
         }
     }
 }

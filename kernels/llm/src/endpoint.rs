@@ -56,6 +56,8 @@ pub enum EndpointError {
         /// What is wrong with it, without any part of it that may be secret.
         reason: String,
     },
+    /// The dialect is that of a model in process, which has no address.
+    InProcess,
     /// The key has characters that a header cannot carry, or none at all.
     ApiKey,
     /// The host's name has no address.
@@ -90,7 +92,8 @@ impl Endpoint {
         self.url(self.dialect.models_path())
     }
 
-    fn url(&self, last: &str) -> Result<Url, EndpointError> {
+    fn url(&self, last: Option<&str>) -> Result<Url, EndpointError> {
+        let last = last.ok_or(EndpointError::InProcess)?;
         let wrong = |reason: &str| EndpointError::BaseUrl { reason: reason.to_owned() };
         let mut url = Url::parse(self.base_url.trim()).map_err(|error| wrong(&error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
@@ -118,6 +121,9 @@ impl fmt::Display for EndpointError {
             Self::BaseUrl { reason } => {
                 write!(f, "`base_url`: {reason}; expected an address such as http://127.0.0.1:8000/v1")
             }
+            Self::InProcess => f.write_str(
+                "the dialect `local` is that of a model in process, expected one that a server speaks",
+            ),
             Self::ApiKey => f.write_str(
                 "`api_key` is empty or has characters that a header cannot carry; expected printable ASCII",
             ),
@@ -169,6 +175,7 @@ mod tests {
         assert_eq!(ollama.unwrap(), "http://127.0.0.1:11434/api/chat");
         let error = url_in(Dialect::OllamaChat, "http://127.0.0.1:11434/v1").unwrap_err();
         assert!(error.to_string().contains("leave `/v1` out"), "{error}");
+        assert_eq!(url_in(Dialect::Local, "http://127.0.0.1:8000/v1"), Err(EndpointError::InProcess));
     }
 
     #[test]

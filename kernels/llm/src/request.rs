@@ -32,7 +32,7 @@ pub struct Request {
 pub enum AnswerForm {
     /// One JSON value of this JSON Schema. OpenAI's strict mode wants every property required and no others allowed.
     Json(Schema),
-    /// Probabilities for these questions, of [`Dialect::OpenaiDecisions`] alone.
+    /// Probabilities for these questions, of [`Dialect::OpenaiDecisions`] and [`Dialect::Local`] alone.
     Decisions(Vec<Question>),
 }
 
@@ -145,6 +145,14 @@ impl Request {
         match &self.answer {
             AnswerForm::Json(schema) => Some(schema),
             AnswerForm::Decisions(_) => None,
+        }
+    }
+
+    /// The questions that are answered by probabilities; none where the answer is JSON.
+    pub fn questions(&self) -> &[Question] {
+        match &self.answer {
+            AnswerForm::Json(_) => &[],
+            AnswerForm::Decisions(questions) => questions,
         }
     }
 

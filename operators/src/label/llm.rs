@@ -1,9 +1,10 @@
-//! `label.llm`: labels from reports by a language model behind an endpoint.
+//! `label.llm`: labels from reports by a language model, behind an endpoint or in process.
 
 mod batch;
 pub(crate) mod calls;
 pub(crate) mod few_shot;
 pub(crate) mod labels;
+pub(crate) mod local;
 pub(crate) mod parameters;
 mod purse;
 mod question;
@@ -37,6 +38,7 @@ use batch::{Batch, OnRow};
 use calls::calls_schema;
 use few_shot::{Examples, FewShot};
 use labels::{RowLabel, RowLabels};
+use local::{Held, LocalModel};
 use parameters::{Budget, EgressParameter, EndpointParameters, Mode, PriceParameters, concurrency};
 use question::{Asker, Question};
 use tries::{ANSWERS, Standing, Tries};
@@ -106,6 +108,8 @@ pub struct LabelLlm {
     pub(crate) loaded: Option<Loaded>,
     #[serde(skip)]
     pub(crate) watch: Mutex<Watch>,
+    #[serde(skip)]
+    pub(crate) held: Held,
 }
 
 pub(crate) fn once() -> u32 {
@@ -123,6 +127,8 @@ pub(crate) struct Loaded {
     pub(crate) findings: Vec<Value>,
     pub(crate) ids: Vec<String>,
     pub(crate) prompt: ConfigFile,
+    /// The model in process, where the endpoint is one.
+    pub(crate) local: Option<LocalModel>,
 }
 
 impl Operator for LabelLlm {
@@ -135,17 +141,19 @@ impl Operator for LabelLlm {
     fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
         let pack = findings::load(files, "findings", &self.findings);
         let prompt = files.read("prompt", &self.prompt).and_then(parsed);
-        let (pack, prompt) = match (pack, prompt) {
-            (Ok(pack), Ok(prompt)) => (pack.pack, prompt),
-            (pack, prompt) => {
-                return Err(pack.err().into_iter().flatten().chain(prompt.err()).collect());
+        let local = local::find(files, &self.endpoint);
+        let (pack, prompt, local) = match (pack, prompt, local) {
+            (Ok(pack), Ok(prompt), Ok(local)) => (pack.pack, prompt, local),
+            (pack, prompt, local) => {
+                let problems = pack.err().into_iter().flatten().chain(prompt.err());
+                return Err(problems.chain(local.err()).collect());
             }
         };
         let findings = prompt_part(&pack);
         files.uses("findings", json!(findings));
         files.uses("prompt", json!(&*prompt.text));
-        self.loaded =
-            Some(Loaded { findings, ids: pack.findings.into_iter().map(|f| f.id).collect(), prompt });
+        let ids = pack.findings.into_iter().map(|f| f.id).collect();
+        self.loaded = Some(Loaded { findings, ids, prompt, local });
         Ok(())
     }
 
@@ -179,6 +187,7 @@ impl Operator for LabelLlm {
     }
 
     fn finish(&self, main: &Rows, io: &mut Io) -> anyhow::Result<()> {
+        self.held.release();
         let mut calls: BTreeSet<Digest> = BTreeSet::new();
         for labels in main.chunks(&["call"]) {
             let labels = labels?;
@@ -206,7 +215,7 @@ impl Operator for LabelLlm {
     }
 
     fn endpoints(&self) -> Vec<String> {
-        vec![self.endpoint.base_url.clone()]
+        vec![self.endpoint.place().to_owned()]
     }
 
     fn surroundings(&self, _folder: &Path) -> Vec<Condition> {
@@ -227,7 +236,7 @@ impl Operator for LabelLlm {
 
     fn price(&self, rows: &RecordBatch, io: &Io) -> anyhow::Result<Option<PlannedPrice>> {
         let (tries, examples) = (Tries::open(self, io)?, self.examples(io)?);
-        let asker = Asker::new(self, io.question_keys(), &examples)?;
+        let asker = Asker::new(self, io, &examples)?;
         let mut asked: HashMap<Digest, (u64, u64)> = HashMap::new();
         for questions in self.look_up(&asker, &tries, rows, io.retry_errors())? {
             // A prompt that does not render costs nothing: its row fails before anything is sent.
@@ -266,7 +275,7 @@ impl LabelLlm {
         on_row: &mut OnRow<'_>,
     ) -> anyhow::Result<()> {
         let tries = Tries::open(self, io)?;
-        let asker = Asker::new(self, io.question_keys(), examples)?;
+        let asker = Asker::new(self, io, examples)?;
         let rows = self.look_up(&asker, &tries, reports, io.retry_errors())?;
         let mut on_row =
             |io: &mut Io, row: usize, labels: Result<RowLabels, RowError>| on_row(io, row, labels);
@@ -327,7 +336,7 @@ impl LabelLlm {
         reports: &RecordBatch,
         examples: &Examples,
     ) -> anyhow::Result<u64> {
-        let asker = Asker::new(self, io.question_keys(), examples)?;
+        let asker = Asker::new(self, io, examples)?;
         let texts = self.section_texts(reports)?;
         let mut asked: HashMap<Digest, u64> = HashMap::new();
         for row in 0..reports.num_rows() {
@@ -348,7 +357,18 @@ impl LabelLlm {
         let mut problems = self.unknown_names(sections);
         problems.extend(self.unpriced_budget());
         problems.extend(self.endpoint.problems());
+        problems.extend(self.of_no_use_in_process());
         problems
+    }
+
+    /// Parameters that ask for what a model in process does not do.
+    fn of_no_use_in_process(&self) -> Vec<Problem> {
+        let given = [
+            ("evidence", self.evidence, "a model in process says how likely states are, and quotes nothing"),
+            ("samples", self.samples > 1, "a model in process gives the same answer each time"),
+        ];
+        let given = given.into_iter().filter(|(_, is_given, _)| *is_given && self.endpoint.is_local());
+        given.map(|(name, _, message)| Problem::at(["with", name], message).help("take it away")).collect()
     }
 
     /// A problem for each name that the prompt uses and would never see, at its place in the prompt's file: it would

@@ -26,6 +26,7 @@ use crate::label::STATES;
 use crate::label::llm::calls::calls_schema;
 use crate::label::llm::few_shot::Examples;
 use crate::label::llm::labels::RowLabels;
+use crate::label::llm::local::{self, Held, LocalModel};
 use crate::label::llm::parameters::{
     Budget, EgressParameter, EndpointParameters, Mode, PriceParameters, concurrency,
 };
@@ -105,6 +106,9 @@ pub struct PromptSweep {
     pub egress: EgressParameter,
     #[serde(skip)]
     loaded: Option<LoadedSweep>,
+    /// The model in process, which all prompts are tried with.
+    #[serde(skip)]
+    held: Held,
 }
 
 /// How one prompt is selected.
@@ -175,6 +179,7 @@ struct LoadedSweep {
     policies: PackPolicies,
     /// By name.
     prompts: BTreeMap<String, ConfigFile>,
+    local: Option<LocalModel>,
 }
 
 /// The labels of the reports of one part under one prompt: by report, its labels, or none where it failed.
@@ -226,6 +231,10 @@ impl Operator for PromptSweep {
                 Err(problem) => problems.push(problem),
             }
         }
+        let local = local::find(files, &self.endpoint).unwrap_or_else(|problem| {
+            problems.push(problem);
+            None
+        });
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -233,7 +242,7 @@ impl Operator for PromptSweep {
         let texts: BTreeMap<&String, &str> =
             prompts.iter().map(|(name, prompt)| (name, &*prompt.text)).collect();
         files.uses("prompts", json!(texts));
-        self.loaded = Some(LoadedSweep { pack, policies, prompts });
+        self.loaded = Some(LoadedSweep { pack, policies, prompts, local });
         Ok(())
     }
 
@@ -281,12 +290,13 @@ impl Operator for PromptSweep {
         let Some((prompt, model)) = self.models().nth(selected) else { bail!("a prompt is selected") };
         let Some(labels) = self.labelled(io, &model, &table, &reports.test)? else { return Ok(()) };
         let cases = measured(&labels)?;
+        self.held.release();
         let last = Tried { prompt, labels, cases, value: None, tokens: 0 };
         self.emit(io, &table, &tried, selected, &last)
     }
 
     fn endpoints(&self) -> Vec<String> {
-        vec![self.endpoint.base_url.clone()]
+        vec![self.endpoint.place().to_owned()]
     }
 
     fn surroundings(&self, folder: &Path) -> Vec<Condition> {
@@ -354,10 +364,12 @@ impl PromptSweep {
                 concurrency: self.concurrency,
                 egress: self.egress,
                 watch: Mutex::default(),
+                held: self.held.clone(),
                 loaded: Some(Loaded {
                     findings: prompt_part(&loaded.pack),
                     ids: loaded.pack.findings.iter().map(|f| f.id.clone()).collect(),
                     prompt: prompt.clone(),
+                    local: loaded.local.clone(),
                 }),
             };
             (name.as_str(), model)

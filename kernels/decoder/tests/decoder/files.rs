@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use argent_decoder::{Device, Model, ModelFiles};
+use argent_decoder::{Device, Model, ModelFiles, Outline};
 use expect_test::expect;
 use tempfile::TempDir;
 
 use crate::golden::{golden, numbers};
-use crate::tiny::{Tiny, find, safetensors_bf16};
+use crate::tiny::{Tiny, find, safetensors_bf16, strings};
 
 #[test]
 fn weights_in_several_files_answer_as_in_one() {
@@ -46,7 +46,9 @@ fn a_model_is_found_in_the_hub_cache_by_name_branch_tag_and_commit() {
     std::fs::create_dir_all(repository.join("refs")).unwrap();
     std::fs::write(repository.join("refs/main"), "bbb222").unwrap();
     std::fs::write(repository.join("refs/v1"), "aaa111\n").unwrap();
-    let identity = |model: &str| ModelFiles::find(model, hub.path()).unwrap().identity().unwrap();
+    let identity = |model: &str| {
+        ModelFiles::find(model, Path::new("/no folder"), hub.path()).unwrap().identity().unwrap()
+    };
     let folder = |commit: &str| {
         let folder = repository.join("snapshots").join(commit);
         find(&folder).unwrap().identity().unwrap()
@@ -57,7 +59,7 @@ fn a_model_is_found_in_the_hub_cache_by_name_branch_tag_and_commit() {
     assert_ne!(folder("aaa111"), folder("bbb222"));
 
     let refusal = |model: &str| {
-        let error = ModelFiles::find(model, hub.path()).unwrap_err().to_string();
+        let error = ModelFiles::find(model, Path::new("/no folder"), hub.path()).unwrap_err().to_string();
         error.replace(hub.path().to_str().unwrap(), "HUB")
     };
     expect!["org/other is neither a folder nor a model in the hub cache HUB; `hf download org/other` puts one there, HF_HUB_CACHE names another cache"].assert_eq(&refusal("org/other"));
@@ -110,6 +112,27 @@ fn the_identity_is_that_of_every_file_and_not_of_the_place() {
     }
     // What a download leaves beside a model is not part of it.
     assert_eq!(plain, folder(&append("README.md")));
+}
+
+#[test]
+fn a_model_is_told_and_checked_without_reading_its_weights() {
+    let folder = TempDir::new().unwrap();
+    let tiny = Tiny::of("llama");
+    tiny.write(folder.path());
+    let files = find(folder.path()).unwrap();
+    let outline = files.outline().unwrap();
+    let parameters: usize = tiny.arrays.values().map(|(_, values)| values.len()).sum();
+    assert_eq!(
+        outline,
+        Outline { architecture: "LlamaForCausalLM".into(), parameters: parameters as u64, context: 2048 }
+    );
+    let check = |questions: &[&str]| files.check(&strings(questions), &strings(&[" A", " B"]));
+    check(&["nodule:"]).unwrap();
+    let refusal = check(&["nodule: "]).unwrap_err().to_string();
+    assert!(refusal.starts_with("the option ` A` changes the tokens of the question"), "{refusal}");
+    std::fs::write(folder.path().join("model.safetensors"), safetensors_bf16(&Default::default())).unwrap();
+    let refusal = check(&["nodule:"]).unwrap_err().to_string();
+    assert!(refusal.starts_with("the model has no weight model.embed_tokens.weight"), "{refusal}");
 }
 
 fn answers(folder: &Path) -> Vec<Vec<f64>> {

@@ -1,7 +1,7 @@
 //! Small models on disk, with weights made by the formula of `goldens/make.py`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use argent_decoder::{Device, Message, Model, ModelFiles, Role};
 use safetensors::tensor::{Dtype, TensorView};
@@ -91,7 +91,7 @@ impl Tiny {
 
 /// A model by its folder, where no hub cache is.
 pub(crate) fn find(folder: &Path) -> Result<ModelFiles, argent_decoder::Error> {
-    ModelFiles::find(folder.to_str().unwrap(), &PathBuf::from("/no hub cache"))
+    ModelFiles::find(folder.to_str().unwrap(), Path::new("/"), Path::new("/no hub cache"))
 }
 
 /// A conversation of one message.

@@ -1,5 +1,7 @@
 //! The requests of one run: sent within the budget, their answers kept before they are used.
 
+mod in_process;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::ControlFlow;
@@ -107,11 +109,16 @@ impl<'a, 'b> Batch<'a, 'b> {
         self.ended.insert(question.key, ended);
     }
 
-    /// Sends what has no answer yet, and answers the rows as they become complete.
-    pub(super) fn ask(mut self) -> anyhow::Result<()> {
-        if self.queue.is_empty() {
-            return Ok(());
+    /// Asks what has no answer yet, and answers the rows as they become complete.
+    pub(super) fn ask(self) -> anyhow::Result<()> {
+        match self.operator.endpoint.is_local() {
+            _ if self.queue.is_empty() => Ok(()),
+            true => self.ask_in_process(),
+            false => self.ask_server(),
         }
+    }
+
+    fn ask_server(mut self) -> anyhow::Result<()> {
         if self.io.max_usd().is_some() && self.operator.price.is_none() {
             bail!("a limit of dollars is set and the step has no `price`; what it would cost is not known");
         }
@@ -196,6 +203,12 @@ impl<'a, 'b> Batch<'a, 'b> {
         }
         // What an answer gave reason to ask goes first: its row has waited longest.
         self.queue.extend(queue);
+        self.asked_elsewhere(elsewhere)?;
+        Ok(sent)
+    }
+
+    /// Takes what another run has answered meanwhile; what it is asking at this moment comes back into the queue.
+    fn asked_elsewhere(&mut self, elsewhere: Vec<Next>) -> anyhow::Result<()> {
         for next in elsewhere {
             if self.tries.memo().contains(&next.sent.key) {
                 self.look_again(next.question)?;
@@ -203,7 +216,7 @@ impl<'a, 'b> Batch<'a, 'b> {
                 self.queue.push_back(next);
             }
         }
-        Ok(sent)
+        Ok(())
     }
 
     /// An outcome, unless the endpoint is found to have read a part of the prompt only.
@@ -248,11 +261,8 @@ impl<'a, 'b> Batch<'a, 'b> {
     ) -> anyhow::Result<()> {
         match outcome {
             Ok(answer) => {
-                let labels = self.tries.labels(&next.sent.request, &answer);
-                self.tries.keep(&next.sent, &Outcome::Answered(answer))?;
-                if let Some(by_finding) = labels {
-                    let labels = Labels { by_finding, call: next.sent.key.to_string() };
-                    return self.end(next.question, Ok(Arc::new(labels)));
+                if self.answered(next, answer)? {
+                    return Ok(());
                 }
                 let found = self.operator.watch().malformed(client, runtime, &next.sent.request);
                 self.heed(purse, found);
@@ -268,6 +278,16 @@ impl<'a, 'b> Batch<'a, 'b> {
             Err(failure) => self.tries.keep(&next.sent, &Outcome::Failed(failure))?,
         }
         self.look_again(next.question)
+    }
+
+    /// Keeps an answer, and ends its question where it gives labels; tells whether it does.
+    fn answered(&mut self, next: &Next, answer: Answer) -> anyhow::Result<bool> {
+        let labels = self.tries.labels(&next.sent.request, &answer);
+        self.tries.keep(&next.sent, &Outcome::Answered(answer))?;
+        let Some(by_finding) = labels else { return Ok(false) };
+        let labels = Labels { by_finding, call: next.sent.key.to_string() };
+        self.end(next.question, Ok(Arc::new(labels)))?;
+        Ok(true)
     }
 
     /// After something that gives no labels by itself came of a question: asks what is to be asked next, or completes

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use argent_cache::Digest;
-use argent_engine::QuestionKeys;
+use argent_engine::{Io, QuestionKeys};
 use argent_llm::{
     AnswerForm, Asked, Decoding, Message, Options, Question as TypedQuestion, Request, Role, Schema,
     estimate_tokens, estimate_tokens_of,
@@ -13,8 +13,8 @@ use minijinja::context;
 use serde_json::{Value, json};
 
 use super::few_shot::Examples;
-use super::parameters::{EndpointKind, QuestionKind};
-use super::{LabelLlm, Mode};
+use super::parameters::QuestionKind;
+use super::{LabelLlm, Mode, local};
 use crate::label::STATES;
 
 /// The states that a model may answer; `failed` is never an answer.
@@ -55,8 +55,15 @@ pub(crate) struct Asker<'a> {
     step: &'a LabelLlm,
     examples: &'a Examples,
     keys: QuestionKeys,
+    named: NamedModel,
     prompt: minijinja::Environment<'a>,
     about: Vec<Arc<About>>,
+}
+
+/// What requests call the model.
+struct NamedModel {
+    name: String,
+    identity: Option<String>,
 }
 
 /// The name of the prompt among the templates.
@@ -64,13 +71,10 @@ const PROMPT: &str = "prompt";
 
 impl<'a> Asker<'a> {
     /// # Errors
-    /// When the prompt is no template.
-    pub(crate) fn new(
-        step: &'a LabelLlm,
-        keys: QuestionKeys,
-        examples: &'a Examples,
-    ) -> anyhow::Result<Asker<'a>> {
+    /// When the prompt is no template, or a model in process cannot be read.
+    pub(crate) fn new(step: &'a LabelLlm, io: &Io, examples: &'a Examples) -> anyhow::Result<Asker<'a>> {
         let loaded = step.loaded();
+        let (keys, named) = (io.question_keys(), step.named_model(io)?);
         let mut prompt = minijinja::Environment::new();
         // A section that no report has is a mistake that `signature` found; one that this report lacks is empty.
         prompt.set_undefined_behavior(minijinja::UndefinedBehavior::Lenient);
@@ -98,7 +102,7 @@ impl<'a> Asker<'a> {
                 each.collect()
             }
         };
-        Ok(Asker { step, examples, keys, prompt, about })
+        Ok(Asker { step, examples, keys, named, prompt, about })
     }
 
     /// The questions about one report: one, or one per finding, each as often as it is sampled.
@@ -122,12 +126,31 @@ impl<'a> Asker<'a> {
             let report = report.clone();
             let content = template.render(context! { report, examples, ..about.shown.clone() })?;
             for sample in 0..self.step.samples {
-                let request = self.step.request(content.clone(), about, sample);
+                let request = self.request(content.clone(), about, sample);
                 let key = self.keys.key(&request.canonical());
                 questions.push(Question { key, request, about: about.clone(), report: said.clone() });
             }
         }
         Ok(questions)
+    }
+
+    fn request(&self, content: String, about: &About, sample: u32) -> Request {
+        let step = self.step;
+        let max_tokens = match step.max_tokens {
+            Some(tokens) => tokens,
+            // Twice the estimate, which may be low, and room for a server that writes the object over lines.
+            None => u32::try_from(2 * about.longest + 64).unwrap_or(u32::MAX),
+        };
+        let content = if step.endpoint.is_local() { local::with_legend(&content) } else { content };
+        Request {
+            dialect: step.endpoint.dialect(),
+            model: self.named.name.clone(),
+            identity: self.named.identity.clone(),
+            messages: vec![Message { role: Role::User, content }],
+            answer: about.form.clone(),
+            decoding: step.decoding(max_tokens),
+            sample,
+        }
     }
 }
 
@@ -142,21 +165,16 @@ pub(super) fn asked<'a>(step: &LabelLlm, ids: &'a [String]) -> Asked<'a> {
 }
 
 impl LabelLlm {
-    fn request(&self, content: String, about: &About, sample: u32) -> Request {
-        let max_tokens = match self.max_tokens {
-            Some(tokens) => tokens,
-            // Twice the estimate, which may be low, and room for a server that writes the object over lines.
-            None => u32::try_from(2 * about.longest + 64).unwrap_or(u32::MAX),
+    /// The model's name and identity. A model in process is what its files are, wherever they lie: its name is its
+    /// architecture, and its identity their digest, in front of the user's own.
+    fn named_model(&self, io: &Io) -> anyhow::Result<NamedModel> {
+        let own = self.endpoint.identity.clone();
+        let Some(local) = &self.loaded().local else {
+            return Ok(NamedModel { name: self.endpoint.model.clone(), identity: own });
         };
-        Request {
-            dialect: self.endpoint.dialect(),
-            model: self.endpoint.model.clone(),
-            identity: self.endpoint.identity.clone(),
-            messages: vec![Message { role: Role::User, content }],
-            answer: about.form.clone(),
-            decoding: self.decoding(max_tokens),
-            sample,
-        }
+        let digest = local.identity(io)?;
+        let identity = own.map_or_else(|| digest.clone(), |own| format!("{digest} {own}"));
+        Ok(NamedModel { name: local.outline.architecture.clone(), identity: Some(identity) })
     }
 
     pub(super) fn decoding(&self, max_tokens: u32) -> Decoding {
@@ -165,12 +183,15 @@ impl LabelLlm {
 
     /// What an answer about these findings looks like.
     fn form(&self, ids: &[String]) -> AnswerForm {
-        match self.endpoint.kind {
-            EndpointKind::OpenaiDecisions => {
-                AnswerForm::Decisions(ids.iter().map(|id| self.typed(id)).collect())
-            }
-            _ => AnswerForm::Json(Schema::new(self.answer_schema(ids))),
+        match self.endpoint.decides() {
+            true => AnswerForm::Decisions(ids.iter().map(|id| self.typed(id)).collect()),
+            false => AnswerForm::Json(Schema::new(self.answer_schema(ids))),
         }
+    }
+
+    /// What a model in process is asked behind a prompt: a question per finding.
+    pub(super) fn sheet_questions(&self) -> Vec<String> {
+        self.loaded().ids.iter().map(|id| self.typed(id).instructions).collect()
     }
 
     /// The question of a decision about a finding.
@@ -178,10 +199,15 @@ impl LabelLlm {
         let finding = self.loaded().findings.iter().find(|finding| finding["id"] == *id);
         let text = |key: &str| finding.and_then(|finding| finding[key].as_str()).unwrap_or_default();
         let (name, definition) = (text("name"), text("definition"));
+        let choices = ASKED.iter().zip(MEANINGS).map(|(s, m)| ((*s).to_owned(), m.to_owned())).collect();
+        if self.endpoint.is_local() {
+            // The prompt has the definitions, as far as its author wants them.
+            let (instructions, options) = (local::question(name), Options::Choice(choices));
+            return TypedQuestion { name: id.to_owned(), instructions, options };
+        }
         let (instructions, options) = match self.endpoint.questions {
             QuestionKind::Choice => {
-                let choices = ASKED.iter().zip(MEANINGS).map(|(s, m)| ((*s).to_owned(), m.to_owned()));
-                (format!("What does the report say of {name}?"), Options::Choice(choices.collect()))
+                (format!("What does the report say of {name}?"), Options::Choice(choices))
             }
             QuestionKind::Predicate => (format!("The report says that there is {name}."), Options::Predicate),
         };
@@ -217,7 +243,7 @@ impl LabelLlm {
 
     /// The tokens of the longest answer that is asked for; decisions write none.
     fn longest_answer(&self, ids: &[String]) -> u64 {
-        if self.endpoint.kind == EndpointKind::OpenaiDecisions {
+        if self.endpoint.decides() {
             return 0;
         }
         let longest: BTreeMap<&str, &str> = ids.iter().map(|id| (id.as_str(), STATES[3])).collect();

@@ -20,7 +20,7 @@ const LEVEL: f64 = 0.95;
 /// By report: its questions, and every call that they have led to.
 pub(super) fn exchanges(step: &LabelLlm, rows: &RecordBatch, io: &Io) -> anyhow::Result<Vec<Vec<Exchange>>> {
     let (tries, examples) = (Tries::open(step, io)?, step.examples(io)?);
-    let asker = Asker::new(step, io.question_keys(), &examples)?;
+    let asker = Asker::new(step, io, &examples)?;
     let texts = step.section_texts(rows)?;
     let of_row = |row: usize| -> anyhow::Result<Vec<Exchange>> {
         // A prompt that does not render asks nothing: its row fails before anything is sent.

@@ -1,23 +1,29 @@
-//! Whether the server, the model and the key are there, and what the server does beyond what it says. No report is sent.
+//! Whether the server, the model and the key are there, and what the server does beyond what it says; of a model in
+//! process, whether it can be asked. No report is sent or read.
 
+use argent_decoder::Outline;
 use argent_engine::operator::{Condition, nearest};
 use argent_llm::{Failure, FailureKind, RetryPolicy, Window};
 use tokio::runtime::Handle;
 
 use crate::label::llm::LabelLlm;
-use crate::label::llm::parameters::EndpointKind;
+use crate::label::llm::local::{LocalModel, options};
+use crate::label::llm::parameters::DeviceParameter;
 
 /// Patience with a server that only has to say which models it has.
 const TIMEOUT_SECONDS: f64 = 10.0;
 
 /// The conditions of a step: the key's variable, then the endpoint, which is not asked without its key.
 pub(super) fn conditions(step: &LabelLlm) -> Vec<Condition> {
+    if let Some(local) = &step.loaded().local {
+        return in_process(step, local);
+    }
     let mut all = Vec::new();
     if let Some(secret) = &step.endpoint.api_key {
         let subject = format!("variable {}", secret.env);
         let is_set = std::env::var(&secret.env).is_ok_and(|value| !value.trim().is_empty());
         if !is_set {
-            let advice = format!("set it to the key of {}", step.endpoint.base_url);
+            let advice = format!("set it to the key of {}", step.endpoint.place());
             return vec![Condition::unmet(subject, "not set", advice)];
         }
         all.push(Condition::met(subject, "set"));
@@ -26,8 +32,30 @@ pub(super) fn conditions(step: &LabelLlm) -> Vec<Condition> {
     all
 }
 
+/// The conditions of a model in process, whose files were found when the spec was read: that they are whole, that
+/// findings can be asked of it, and that it can compute where it is to.
+fn in_process(step: &LabelLlm, local: &LocalModel) -> Vec<Condition> {
+    let subject = format!("model {}", step.endpoint.model);
+    let model = match local.files.check(&step.sheet_questions(), &options()) {
+        Ok(()) => Condition::met(subject, told(&local.outline)),
+        Err(error) => unmet(subject, &error.to_string(), "choose another model, or another version of it"),
+    };
+    let wants_gpu = step.endpoint.device == DeviceParameter::Cuda;
+    let gpu = (wants_gpu && !cfg!(feature = "cuda")).then(|| {
+        let advice = "build it with the feature `cuda`, or say `device: cpu`";
+        Condition::unmet("device cuda", "this argent was built without GPU support", advice)
+    });
+    std::iter::once(model).chain(gpu).collect()
+}
+
+fn told(outline: &Outline) -> String {
+    let Outline { architecture, parameters, context } = outline;
+    let millions = *parameters as f64 / 1e6;
+    format!("{architecture} of {millions:.1} million parameters, reads up to {context} tokens; can be asked")
+}
+
 fn endpoint(step: &LabelLlm) -> Condition {
-    let subject = format!("endpoint {}", step.endpoint.base_url);
+    let subject = format!("endpoint {}", step.endpoint.place());
     let policy = RetryPolicy { timeout_seconds: TIMEOUT_SECONDS, ..RetryPolicy::default() };
     let client = match step.client(policy) {
         Ok(client) => client,
@@ -58,11 +86,11 @@ const PROBE_BYTES: u64 = 18_400;
 /// Whether the server holds answers to their schema and reads a long prompt whole. Decisions have no schema to break, and
 /// say themselves where they cut.
 pub(super) fn probes(step: &LabelLlm) -> Vec<Condition> {
-    if step.endpoint.kind == EndpointKind::OpenaiDecisions {
+    if step.endpoint.decides() {
         return Vec::new();
     }
     let policy = RetryPolicy { max_attempts: 2, ..RetryPolicy::default() };
-    let subject = |what: &str| format!("{what} {}", step.endpoint.base_url);
+    let subject = |what: &str| format!("{what} {}", step.endpoint.place());
     let client = match step.client(policy) {
         Ok(client) => client,
         Err(error) => return vec![unmet(subject("probe"), &format!("{error:#}"), "mend `endpoint`")],

@@ -1,0 +1,291 @@
+//! `label.llm` with a language model in process: no server, and a probability of each state.
+
+use expect_test::expect;
+use serde_json::Value;
+
+use crate::sandbox::Sandbox;
+use crate::tiny_model::{self, CONTEXT};
+
+const PACK: &str = "
+name: two
+findings:
+  - { id: effusion, name: pleural effusion, definition: Fluid in the pleural space. }
+  - { id: nodule, name: lung nodule, definition: A rounded opacity. }
+";
+
+const PROMPT: &str = "Say what the report says.
+{% for finding in findings %}- {{ finding.name }}: {{ finding.definition }}
+{% endfor %}Report: {{ report.text }}
+";
+
+const REPORTS: &str = "id,text
+a,There is a nodule.
+b,No nodule. Possible effusion.
+c,There is a nodule.
+";
+
+/// A pipeline whose endpoint has these parameters beside its kind and model, and whose step has more.
+fn spec(endpoint: &str, more: &str) -> String {
+    format!(
+        "argent: 1
+name: silver
+steps:
+  reports: {{ use: reports.table, with: {{ path: reports.csv, id: id, text: text }} }}
+  labels:
+    use: label.llm
+    from: reports
+    with:
+      findings: pack.yaml
+      prompt: prompt.md
+      endpoint: {{ kind: local, model: models/tiny{endpoint} }}
+{more}
+"
+    )
+}
+
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new().with_variable("HF_HUB_CACHE", "hub");
+    sandbox.write("pack.yaml", PACK).write("prompt.md", PROMPT).write("reports.csv", REPORTS);
+    sandbox.write("silver.yaml", &spec("", ""));
+    tiny_model::write(&sandbox.path("models/tiny"), 1);
+    sandbox
+}
+
+/// What came of the step `labels`, and how many prompts the model read: `made rows failed, requests`.
+fn labels(sandbox: &Sandbox, words: &[&str]) -> String {
+    let said = sandbox.succeeds(&[&["run", "silver.yaml", "--json"], words].concat());
+    let last: Value = serde_json::from_str(said.out.lines().last().unwrap()).unwrap();
+    let step = last["steps"].as_array().unwrap().iter().find(|step| step["step"] == "labels").unwrap();
+    let action = step["action"].as_str().unwrap();
+    format!("{action} {} {} {}, {} read", step["made"], step["reused"], step["failed"], step["requests"])
+}
+
+#[test]
+fn each_state_has_a_probability_and_each_report_is_read_once() {
+    let sandbox = sandbox();
+    assert_eq!(labels(&sandbox, &[]), "made 2 0 0, 2 read");
+    let sums = "select count(*), max(abs(p_present + p_absent + p_uncertain + p_not_mentioned - 1)) < 1e-9,
+                min(label_mass) > 0 and max(label_mass) < 1, bool_and(score = p_present) from labels";
+    assert_eq!(sandbox.sql(sums), ["6,true,true,true"]);
+    let likeliest = "select count(*) from labels where case state
+                     when 'present' then p_present when 'absent' then p_absent
+                     when 'uncertain' then p_uncertain else p_not_mentioned end
+                     < greatest(p_present, p_absent, p_uncertain, p_not_mentioned)";
+    assert_eq!(sandbox.sql(likeliest), ["0"]);
+    let alike = "select count(distinct p_present) from labels where finding = 'nodule' and id in ('a', 'c')";
+    assert_eq!(sandbox.sql(alike), ["1"]);
+    // What costs nothing and what is not known are two things.
+    let calls = "select model, tokens_in > 300, tokens_cached > 150, tokens_out, usd from labels.calls";
+    assert_eq!(sandbox.sql(calls), ["models/tiny,true,true,0,", "models/tiny,true,true,0,"]);
+    assert_eq!(labels(&sandbox, &[]), "reused 0 6 0, null read");
+}
+
+#[test]
+fn the_model_is_asked_the_prompt_and_what_its_letters_mean() {
+    let sandbox = sandbox();
+    sandbox.succeeds(&["run", "silver.yaml"]);
+    let request = sandbox.sql("select request from labels.calls where request like '%Possible%'").remove(0);
+    let request = request[1..request.len() - 1].replace("\"\"", "\"");
+    let mut request: Value = serde_json::from_str(&request).unwrap();
+    let identity = request["identity"].take();
+    assert_eq!(identity.as_str().unwrap().len(), 64);
+    expect![[r#"
+        {
+          "dialect": "local",
+          "model": "LlamaForCausalLM",
+          "identity": null,
+          "questions": [
+            {
+              "name": "effusion",
+              "instructions": "pleural effusion:",
+              "options": {
+                "choice": [
+                  [
+                    "present",
+                    "the report says that the finding is there"
+                  ],
+                  [
+                    "absent",
+                    "the report says that the finding is not there"
+                  ],
+                  [
+                    "uncertain",
+                    "the report leaves open whether the finding is there"
+                  ],
+                  [
+                    "not_mentioned",
+                    "the report says nothing about the finding"
+                  ]
+                ]
+              }
+            },
+            {
+              "name": "nodule",
+              "instructions": "lung nodule:",
+              "options": {
+                "choice": [
+                  [
+                    "present",
+                    "the report says that the finding is there"
+                  ],
+                  [
+                    "absent",
+                    "the report says that the finding is not there"
+                  ],
+                  [
+                    "uncertain",
+                    "the report leaves open whether the finding is there"
+                  ],
+                  [
+                    "not_mentioned",
+                    "the report says nothing about the finding"
+                  ]
+                ]
+              }
+            }
+          ],
+          "messages": [
+            {
+              "role": "user",
+              "content": "Say what the report says.\n- pleural effusion: Fluid in the pleural space.\n- lung nodule: A rounded opacity.\nReport: No nodule. Possible effusion.\n\nAnswer with one letter: A present, B absent, C uncertain, D not mentioned."
+            }
+          ],
+          "sample": 0
+        }"#]].assert_eq(&serde_json::to_string_pretty(&request).unwrap());
+}
+
+#[test]
+fn a_model_is_what_its_files_are_and_not_where_they_lie_or_when_they_changed() {
+    let sandbox = sandbox();
+    labels(&sandbox, &[]);
+    let before = sandbox.sql("select id, finding, p_present from labels order by 1, 2");
+    // The same model written again, and another time at another place: its answers are known.
+    tiny_model::write(&sandbox.path("models/tiny"), 1);
+    assert_eq!(labels(&sandbox, &[]), "made 2 0 0, 0 read");
+    std::fs::rename(sandbox.path("models/tiny"), sandbox.path("models/moved")).unwrap();
+    sandbox.write("silver.yaml", &spec("", "").replace("models/tiny", "models/moved"));
+    assert_eq!(labels(&sandbox, &[]), "made 2 0 0, 0 read");
+    tiny_model::write(&sandbox.path("models/moved"), 2);
+    let why = sandbox.succeeds(&["why", "silver.yaml", "labels"]).out;
+    assert!(why.contains("models/moved model.safetensors.modified_ns: "), "{why}");
+    assert_eq!(labels(&sandbox, &[]), "made 2 0 0, 2 read");
+    assert_ne!(sandbox.sql("select id, finding, p_present from labels order by 1, 2"), before);
+}
+
+#[test]
+fn asked_one_by_one_an_edited_definition_asks_that_finding_again() {
+    let sandbox = sandbox();
+    let more = "      mode: per_finding\n      price: { input: 1, output: 0 }\n";
+    sandbox.write("silver.yaml", &spec("", more));
+    sandbox
+        .write("prompt.md", "{{ finding.name }} is: {{ finding.definition }}\nReport: {{ report.text }}\n");
+    assert_eq!(labels(&sandbox, &[]), "made 2 0 0, 4 read");
+    assert_eq!(sandbox.sql("select count(*), count(usd), sum(tokens_out) from labels.calls"), ["4,4,0"]);
+    sandbox.write("pack.yaml", &PACK.replace("A rounded opacity.", "A round opacity."));
+    let plan = sandbox.succeeds(&["plan", "silver.yaml"]).out;
+    assert!(plan.contains("2 requests"), "{plan}");
+    assert_eq!(labels(&sandbox, &[]), "made 2 0 0, 2 read");
+}
+
+#[test]
+fn a_report_that_is_too_long_is_an_error_row_and_never_cut() {
+    let sandbox = sandbox();
+    let long = "word ".repeat(CONTEXT);
+    sandbox.write("reports.csv", &format!("{REPORTS}d,{long}\n"));
+    assert_eq!(labels(&sandbox, &[]), "made 3 0 1, 3 read");
+    let errors = sandbox.sql("select id, kind, message, retryable from labels.errors");
+    expect![[r#"d,context_length,"the prompt has 2808 tokens, expected at most 512; the model cannot read it whole, and it was not cut",false"#]].assert_eq(&errors.join("\n"));
+    assert_eq!(sandbox.sql("select state, count(*) from labels where id = 'd' group by 1"), ["failed,2"]);
+    assert_eq!(labels(&sandbox, &[]), "reused 0 8 1, null read");
+}
+
+#[test]
+fn a_limit_of_dollars_needs_no_price_where_nothing_is_paid() {
+    let sandbox = sandbox();
+    assert_eq!(labels(&sandbox, &["--max-usd", "0.01"]), "made 2 0 0, 2 read");
+}
+
+#[test]
+fn a_budget_stops_between_two_reports() {
+    let sandbox = sandbox();
+    let more = "      price: { input: 1000000, output: 0 }\n      budget: { usd: 500 }\n";
+    sandbox.write("silver.yaml", &spec("", more));
+    let said = sandbox.argent(&["run", "silver.yaml"]);
+    assert_eq!(said.code, 3, "{}", said.err);
+    assert_eq!(sandbox.sql("select count(*) from labels.calls"), ["1"]);
+}
+
+#[test]
+fn what_is_no_model_is_told_before_anything_runs() {
+    let refused = |endpoint: &str, more: &str, change: &dyn Fn(&Sandbox)| {
+        let sandbox = sandbox();
+        sandbox.write("silver.yaml", &spec(endpoint, more));
+        change(&sandbox);
+        let said = sandbox.argent(&["check", "silver.yaml"]);
+        assert_eq!(said.code, 2, "{}", said.err);
+        let kept = |line: &&str| line.starts_with("error: ") || line.starts_with("help: ");
+        said.err.lines().filter(kept).map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let gone = |sandbox: &Sandbox| std::fs::remove_dir_all(sandbox.path("models")).unwrap();
+    expect![[r#"
+        error: models/tiny is neither a folder nor a model in the hub cache hub
+        help: `hf download models/tiny` puts one there, HF_HUB_CACHE names another cache
+    "#]]
+    .assert_eq(&refused("", "", &gone));
+    let other = |sandbox: &Sandbox| {
+        sandbox.write("models/tiny/config.json", "{\"architectures\": [\"GPT2LMHeadModel\"]}");
+    };
+    expect![[]].assert_eq(&refused("", "", &other));
+    let foreign = ", base_url: \"http://127.0.0.1:1/v1\", api_key: { env: KEY }, questions: predicate";
+    expect![[]].assert_eq(&refused(foreign, "      samples: 3\n      evidence: true", &|_| ()));
+    let server = |sandbox: &Sandbox| {
+        sandbox.write("silver.yaml", &spec(", device: cuda", "").replace("kind: local, ", ""));
+    };
+    expect![[]].assert_eq(&refused("", "", &server));
+}
+
+#[test]
+fn doctor_looks_whether_the_model_can_be_asked() {
+    let found = |endpoint: &str, change: &dyn Fn(&Sandbox)| {
+        let sandbox = sandbox();
+        sandbox.write("silver.yaml", &spec(endpoint, ""));
+        change(&sandbox);
+        let said = sandbox.argent(&["doctor", "silver.yaml", "--probe", "--json"]);
+        let value: Value = serde_json::from_str(&said.out).unwrap();
+        let line = |c: &Value| {
+            let word = |name: &str| {
+                c[name].as_str().unwrap_or("-").replace(&*sandbox.path("").to_string_lossy(), "@/")
+            };
+            format!("{} {}: {}: {}\n", c["ok"], word("subject"), word("found"), word("advice"))
+        };
+        let all = value["conditions"].as_array().unwrap().iter();
+        all.filter(|c| c["step"] == "labels").map(line).collect::<String>()
+    };
+    expect![[]].assert_eq(&found("", &|_| ()));
+    let cut = |sandbox: &Sandbox| {
+        let path = sandbox.path("models/tiny/model.safetensors");
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(path, &bytes[..bytes.len() - 4]).unwrap();
+    };
+    expect![[]].assert_eq(&found("", &cut));
+    let joined = |sandbox: &Sandbox| {
+        sandbox.write("pack.yaml", "name: p\nfindings: [{ id: nodule, name: \"lung nodule: \" }]\n");
+    };
+    expect![[]].assert_eq(&found("", &joined));
+    expect![[]].assert_eq(&found(", device: cuda", &|_| ()));
+}
+
+#[test]
+fn a_model_that_is_to_compute_on_a_gpu_never_falls_back() {
+    let sandbox = sandbox();
+    sandbox.write("silver.yaml", &spec(", device: cuda", ""));
+    let said = sandbox.argent(&["run", "silver.yaml"]);
+    assert_eq!(said.code, 1);
+    let line = said.err.lines().find(|line| line.starts_with("labels")).unwrap();
+    expect![[]].assert_eq(line);
+    sandbox.write("silver.yaml", &spec(", device: cuda", "    needs: { gpu: 1 }"));
+    let said = sandbox.argent(&["run", "silver.yaml"]);
+    assert_eq!(said.code, 1);
+    let line = said.err.lines().find(|line| line.starts_with("labels")).unwrap();
+    expect![[]].assert_eq(line);
+}
