@@ -24,6 +24,7 @@ mod ingestion;
 mod init;
 mod label_pipelines;
 mod labels;
+mod live;
 mod llm;
 mod matrix;
 mod pseudonyms;

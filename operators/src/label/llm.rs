@@ -250,6 +250,9 @@ impl Operator for LabelLlm {
 /// So many answers are in memory at a time when the table of calls is made.
 const CALLS_AT_ONCE: usize = 4096;
 
+/// The questions about a report and how each stands, or why its prompt does not render.
+type LookedUp = anyhow::Result<Vec<(Question, Standing)>>;
+
 /// The bounds of true token counts around [`estimate_tokens`](argent_llm::estimate_tokens), for text and JSON
 /// together.
 const ESTIMATE_LOW: f64 = 0.5;
@@ -293,7 +296,7 @@ impl LabelLlm {
         tries: &Tries<'_>,
         reports: &RecordBatch,
         again: bool,
-    ) -> anyhow::Result<Vec<anyhow::Result<Vec<(Question, Standing)>>>> {
+    ) -> anyhow::Result<Vec<LookedUp>> {
         let texts = self.section_texts(reports)?;
         let rendered = |row: usize| asker.questions(&sections_of(&texts, row));
         let rows: Vec<anyhow::Result<Vec<Question>>> =
