@@ -353,6 +353,7 @@ impl PromptSweep {
                 budget: self.budget,
                 concurrency: self.concurrency,
                 egress: self.egress,
+                batch: None,
                 watch: Mutex::default(),
                 loaded: Some(Loaded {
                     findings: prompt_part(&loaded.pack),
