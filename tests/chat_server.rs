@@ -225,7 +225,9 @@ fn read_request(reader: &mut BufReader<&TcpStream>) -> Option<(String, Value)> {
     let length = lower.split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some((headers, serde_json::from_slice(&body).ok()?))
+    // What is no JSON is a form with a file.
+    let json = serde_json::from_slice(&body);
+    Some((headers, json.unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()))))
 }
 
 /// Replies; tells whether the connection stays open.

@@ -399,3 +399,19 @@ fn mistakes_of_an_endpoint_are_told_before_anything_is_sent() {
     let message = "`questions` is for decisions: a chat answers all findings with one JSON object";
     assert!(told.err.contains(message), "{}", told.err);
 }
+
+#[test]
+fn what_was_asked_before_an_answer_was_mended_is_forgotten_too() {
+    let server = ChatServer::start();
+    server.behave(|heard| match heard.content().starts_with("An earlier answer to this was malformed") {
+        true => Reply::Good,
+        false => Reply::Text("{}".into()),
+    });
+    let sandbox = sandbox(&TWO, &chat(&server, ""));
+    sandbox.run(&["silver.yaml"]);
+    let calls = "select count(*) from labels.calls";
+    assert_eq!(sandbox.sql(calls), ["4"]);
+    sandbox.succeeds(&["forget", "--where", "id = 'r1'"]);
+    assert_eq!(sandbox.sql(calls), ["2"]);
+    assert_eq!(sandbox.sql(&format!("{calls} where request like '%Small%'")), ["0"]);
+}

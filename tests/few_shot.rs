@@ -181,3 +181,21 @@ fn examples_need_their_ports_and_a_prompt_that_shows_them() {
     sandbox.write("prompt.md", "{{ report.findings }}").write("shots.yaml", &spec(&server, &unused));
     assert!(told(&sandbox).contains("`examples` is read for `few_shot` alone"));
 }
+
+#[test]
+fn who_is_forgotten_is_no_longer_an_example() {
+    let server = ChatServer::start();
+    let sandbox = sandbox(&server, &WIRED.replace("shots: 2", "shots: 3"));
+    sandbox.write("truth.csv", TRUTH.split("e,1").next().unwrap());
+    sandbox.run(&["shots.yaml"]);
+    let calls = "select count(*) from labels.calls where request like '%Large effusion%'";
+    assert_ne!(sandbox.sql(calls), ["0"], "`a` is an example of the others");
+    sandbox.succeeds(&["forget", "--where", "id = 'a'"]);
+    assert_eq!(sandbox.sql(calls), ["0"]);
+    // Two labelled reports are left, and the source still has the third, which is not taken in again.
+    let failed = sandbox.argent(&["run", "shots.yaml"]);
+    assert!(failed.err.contains("has 2 different reports with a truth"), "{}", failed.err);
+    sandbox.write("shots.yaml", &spec(&server, WIRED));
+    sandbox.run(&["shots.yaml"]);
+    assert_eq!(sandbox.sql(calls), ["0"]);
+}

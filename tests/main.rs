@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
+mod batches;
 mod canary;
 mod chat_server;
 mod checks;
@@ -24,6 +25,7 @@ mod ingestion;
 mod init;
 mod label_pipelines;
 mod labels;
+mod live;
 mod llm;
 mod local_model;
 mod matrix;

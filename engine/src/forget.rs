@@ -136,6 +136,9 @@ pub fn forget(
     Ok(Forgotten { blobs, ..search.report(&doomed) })
 }
 
+/// The column of the table of calls that holds what was asked.
+const REQUEST: &str = "request";
+
 /// What is found before anything is changed.
 struct Search<'a> {
     store: &'a Store,
@@ -272,7 +275,14 @@ impl<'a> Search<'a> {
                 continue;
             }
             let calls = texts(&rows, CALL)?;
-            let marked: Vec<bool> = (0..calls.len()).map(|row| gone.contains(calls.value(row))).collect();
+            // What was asked before an answer was mended, and what showed a removed row as an example.
+            let requests = texts(&rows, REQUEST).ok();
+            let quotes = |row: usize| {
+                let request = requests.as_ref().filter(|requests| requests.is_valid(row));
+                request.is_some_and(|r| self.quotes_someone(&answers::plain_text(r.value(row).as_bytes())))
+            };
+            let marked: Vec<bool> =
+                (0..calls.len()).map(|row| gone.contains(calls.value(row)) || quotes(row)).collect();
             let prices = rows.column_by_name("usd").and_then(|c| c.as_any().downcast_ref::<Float64Array>());
             for row in (0..marked.len()).filter(|row| marked[*row]) {
                 if let Some(prices) = prices.filter(|prices| prices.is_valid(row)) {

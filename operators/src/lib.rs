@@ -27,7 +27,7 @@ pub mod volumes;
 use argent_engine::{Entry, Kind, Registry};
 
 /// The names of the memos whose answers are keyed by themselves and shared by all pipelines of a store.
-pub const SHARED_MEMOS: [&str; 1] = [label::llm::tries::ANSWERS];
+pub const SHARED_MEMOS: [&str; 2] = [label::llm::tries::ANSWERS, label::llm::provider_batch::BATCHES];
 
 /// Every operator, in the order of the documentation: from files through labels and volumes to metrics.
 pub fn registry() -> Registry {

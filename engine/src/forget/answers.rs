@@ -64,7 +64,8 @@ impl Search<'_> {
     }
 
     /// The keys of the requests about removed rows: those that only their labels name, other tries of the same
-    /// requests, and those that failed and hold a section that only they had.
+    /// requests, and all that hold a section that only they had: those that failed, those that were mended, and those
+    /// about other rows that showed it as an example, which are asked again without it.
     fn doomed_calls(&self, memo: &Digest) -> anyhow::Result<HashSet<Digest>> {
         let held = self.store.memo(memo)?;
         let only_gone = self.calls.only_gone();
@@ -77,13 +78,12 @@ impl Search<'_> {
         let mut gone = HashSet::new();
         held.each(&mut |key, value| {
             let name = key.to_string();
-            if self.calls.kept.contains(&name) {
-                return;
-            }
-            let asked = request(value).is_some_and(|request| requests.contains(&request));
             let text = plain_text(value);
-            let quotes = self.sections.iter().any(|section| text.contains(section.as_str()));
-            if only_gone.contains(&name) || asked || quotes || self.names_someone(&text) {
+            let asked = || request(value).is_some_and(|request| requests.contains(&request));
+            let is_kept = self.calls.kept.contains(&name);
+            if self.quotes_someone(&text)
+                || !is_kept && (only_gone.contains(&name) || asked() || self.names_someone(&text))
+            {
                 gone.insert(*key);
             }
         })?;
@@ -91,8 +91,15 @@ impl Search<'_> {
     }
 }
 
+impl Search<'_> {
+    /// Whether a text holds a section that only removed rows had.
+    pub(super) fn quotes_someone(&self, text: &str) -> bool {
+        self.sections.iter().any(|section| text.contains(section.as_str()))
+    }
+}
+
 /// The text in a value: that of all its strings where it is JSON, which writes quotes and line ends otherwise.
-fn plain_text(value: &[u8]) -> String {
+pub(super) fn plain_text(value: &[u8]) -> String {
     match serde_json::from_slice(value) {
         Ok(json) => strings_of(&json),
         Err(_) => String::from_utf8_lossy(value).into_owned(),

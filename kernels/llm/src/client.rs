@@ -58,7 +58,7 @@ impl Client {
         egress: Egress,
         policy: RetryPolicy,
     ) -> Result<Self, EndpointError> {
-        let transport = Transport::new(&endpoint, egress, policy.timeout_seconds)?;
+        let transport = Arc::new(Transport::new(&endpoint, egress, policy.timeout_seconds)?);
         let Endpoint { dialect, model, context_tokens, rate, .. } = endpoint;
         let limits = Limits::new(rate);
         let habits = Mutex::new(Habits { context_tokens, ..Habits::default() });
@@ -127,6 +127,36 @@ impl Client {
         &self.shared.model
     }
 
+    /// What the server has shown to want.
+    pub(crate) fn habits(&self) -> Habits {
+        self.shared.habits()
+    }
+
+    /// How patient the client is.
+    pub(crate) fn policy(&self) -> RetryPolicy {
+        self.shared.policy
+    }
+
+    /// The connections to the endpoint.
+    pub(crate) fn transport(&self) -> Arc<Transport> {
+        self.shared.transport.clone()
+    }
+
+    /// Waits for a response on the calling thread.
+    pub(crate) fn wait_for<T: Send + 'static>(
+        &self,
+        runtime: &Handle,
+        response: impl Future<Output = Result<T, Failure>> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (sender, answered) = mpsc::channel();
+        runtime.spawn(async move {
+            // The caller has given up only where it panicked.
+            let _ = sender.send(response.await);
+        });
+        let stopped = || Failure::new(FailureKind::Stopped, "the runtime ended before there was an answer");
+        answered.recv().unwrap_or_else(|_| Err(stopped()))
+    }
+
     /// The names of the models that the endpoint has. It is asked once; the request carries the key and no text.
     ///
     /// Blocks the calling thread, which must not be one of `runtime`.
@@ -134,20 +164,14 @@ impl Client {
     /// # Errors
     /// Why there is no list: nothing listens, the key is refused, or the server keeps no list.
     pub fn models(&self, runtime: &Handle) -> Result<Vec<String>, Failure> {
-        let (sender, answered) = mpsc::channel();
-        let shared = self.shared.clone();
-        runtime.spawn(async move {
-            // The caller has given up only where it panicked.
-            let _ = sender.send(shared.transport.models().await);
-        });
-        let stopped = || Failure::new(FailureKind::Stopped, "the runtime ended before there was an answer");
-        read_models(&answered.recv().unwrap_or_else(|_| Err(stopped()))?)
+        let transport = self.transport();
+        read_models(&self.wait_for(runtime, async move { transport.models().await })?)
     }
 }
 
 /// What all requests to an endpoint share.
 struct Shared {
-    transport: Transport,
+    transport: Arc<Transport>,
     dialect: Dialect,
     model: String,
     policy: RetryPolicy,

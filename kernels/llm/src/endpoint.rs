@@ -94,8 +94,16 @@ impl Endpoint {
 
     fn url(&self, last: Option<&str>) -> Result<Url, EndpointError> {
         let last = last.ok_or(EndpointError::InProcess)?;
+        let mut url = self.base()?;
+        let path = format!("{}/{last}", url.path().trim_end_matches('/'));
+        url.set_path(&path);
+        Ok(url)
+    }
+
+    /// The base address, if it is one.
+    pub(crate) fn base(&self) -> Result<Url, EndpointError> {
         let wrong = |reason: &str| EndpointError::BaseUrl { reason: reason.to_owned() };
-        let mut url = Url::parse(self.base_url.trim()).map_err(|error| wrong(&error.to_string()))?;
+        let url = Url::parse(self.base_url.trim()).map_err(|error| wrong(&error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
             return Err(wrong("it does not begin with http:// or https:// and a host"));
         }
@@ -105,12 +113,9 @@ impl Endpoint {
         if url.query().is_some() || url.fragment().is_some() {
             return Err(wrong("it has a part after ? or #"));
         }
-        let base = url.path().trim_end_matches('/');
-        if self.dialect == Dialect::OllamaChat && base.ends_with("/v1") {
+        if self.dialect == Dialect::OllamaChat && url.path().trim_end_matches('/').ends_with("/v1") {
             return Err(wrong("Ollama's own chat is beside `/v1`, not under it; leave `/v1` out"));
         }
-        let path = format!("{base}/{last}");
-        url.set_path(&path);
         Ok(url)
     }
 }

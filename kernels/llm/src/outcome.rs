@@ -22,6 +22,15 @@ pub(crate) fn read_response(status: u16, body: &[u8], request: &Request) -> Resu
     request.dialect.read(raw)
 }
 
+/// The failure of a response that is not of status 200 and answers no request of a report.
+pub(crate) fn read_failure(status: u16, body: &[u8]) -> Failure {
+    let json: Option<Value> = serde_json::from_slice(body).ok();
+    let error = json.as_ref().and_then(ServerError::read).unwrap_or_default();
+    let kind = error.failure_kind(status);
+    // Nothing of what the server says is shown, because there is no request to mask it by.
+    Failure::new(kind, format!("status {status}"))
+}
+
 fn malformed_message(body: &[u8]) -> String {
     format!(
         "status 200 with {} bytes that are no JSON, expected an answer; check that `base_url` names the \

@@ -12,9 +12,6 @@ use crate::endpoint::{ApiKey, Endpoint, EndpointError};
 use crate::failure::{Failure, FailureKind};
 use crate::retry_after::{forbids_retry, retry_after};
 
-/// Longest body that is read. Answers take kilobytes; a body without end must not fill the memory.
-const MAX_BODY_BYTES: usize = 16 << 20;
-
 /// Longest time to connect; loopback and private networks take milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -27,6 +24,7 @@ pub(crate) struct Transport {
     http: reqwest::Client,
     url: Url,
     models_url: Url,
+    base: Url,
     api_key: Option<ApiKey>,
 }
 
@@ -41,6 +39,9 @@ pub(crate) struct Response {
 }
 
 impl Transport {
+    /// Longest body that is read. Answers take kilobytes; a body without end must not fill the memory.
+    pub(crate) const MAX_BODY_BYTES: usize = 16 << 20;
+
     /// Checks where the endpoint is and holds connections to that.
     pub(crate) fn new(
         endpoint: &Endpoint,
@@ -67,29 +68,54 @@ impl Transport {
         let http = builder
             .build()
             .map_err(|error| EndpointError::Transport { reason: root_cause(&error).to_string() })?;
-        Ok(Self { http, url, models_url, api_key: endpoint.api_key.clone() })
+        let base = endpoint.base()?;
+        Ok(Self { http, url, models_url, base, api_key: endpoint.api_key.clone() })
     }
 
     /// Posts a body of JSON and reads the whole response.
     pub(crate) async fn post(&self, body: Vec<u8>) -> Result<Response, Failure> {
         let request = self.http.post(self.url.clone()).header(CONTENT_TYPE, "application/json");
-        self.exchange(request.body(body)).await
+        self.exchange(request.body(body), Self::MAX_BODY_BYTES).await
     }
 
     /// Gets the list of models, and reads the whole response.
     pub(crate) async fn models(&self) -> Result<Response, Failure> {
-        self.exchange(self.http.get(self.models_url.clone())).await
+        self.exchange(self.http.get(self.models_url.clone()), Self::MAX_BODY_BYTES).await
     }
 
-    async fn exchange(&self, request: reqwest::RequestBuilder) -> Result<Response, Failure> {
+    /// Posts a body to a path under the base address, and reads the whole response.
+    pub(crate) async fn post_to(&self, path: &str, kind: &str, body: Vec<u8>) -> Result<Response, Failure> {
+        let request = self.http.post(self.at(path)).header(CONTENT_TYPE, kind).body(body);
+        self.exchange(request, Self::MAX_BODY_BYTES).await
+    }
+
+    /// Gets what is at a path under the base address, of at most so many bytes.
+    pub(crate) async fn get_at(&self, path: &str, max_bytes: usize) -> Result<Response, Failure> {
+        self.exchange(self.http.get(self.at(path)), max_bytes).await
+    }
+
+    /// The address of a path, perhaps with a query, under the base address.
+    fn at(&self, path: &str) -> Url {
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}/{path}", self.base.path().trim_end_matches('/')));
+        url.set_query(query);
+        url
+    }
+
+    async fn exchange(
+        &self,
+        request: reqwest::RequestBuilder,
+        max_bytes: usize,
+    ) -> Result<Response, Failure> {
         let mut response = request.send().await.map_err(|e| broken(&e))?;
         if response.status().is_redirection() {
             return Err(redirected(&self.url, response.headers()));
         }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|e| broken(&e))? {
-            if body.len() + chunk.len() > MAX_BODY_BYTES {
-                let message = format!("a response of more than {MAX_BODY_BYTES} bytes, expected less");
+            if body.len() + chunk.len() > max_bytes {
+                let message = format!("a response of more than {max_bytes} bytes, expected less");
                 return Err(Failure::new(FailureKind::Malformed, message));
             }
             body.extend_from_slice(&chunk);

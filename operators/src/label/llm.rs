@@ -6,6 +6,7 @@ pub(crate) mod few_shot;
 pub(crate) mod labels;
 pub(crate) mod local;
 pub(crate) mod parameters;
+pub(crate) mod provider_batch;
 mod purse;
 mod question;
 mod shown;
@@ -39,7 +40,9 @@ use calls::calls_schema;
 use few_shot::{Examples, FewShot};
 use labels::{RowLabel, RowLabels};
 use local::{Held, LocalModel};
-use parameters::{Budget, EgressParameter, EndpointParameters, Mode, PriceParameters, concurrency};
+use parameters::{
+    BatchParameters, Budget, EgressParameter, EndpointParameters, Mode, PriceParameters, concurrency,
+};
 use question::{Asker, Question};
 use tries::{ANSWERS, Standing, Tries};
 use watch::{DENSEST_BYTES_PER_TOKEN, Watch};
@@ -96,6 +99,12 @@ pub struct LabelLlm {
     #[serde(default)]
     #[schemars(extend("x-not-in-key" = "a budget decides how many answers there are, not what they say"))]
     pub budget: Option<Budget>,
+    /// Requests are handed over in the provider's batches, which are answered within a day for about half the price (give
+    /// `price` as it is for batches). A run that is stopped or killed leaves them there, and the next one fetches the
+    /// answers. `{}` takes the defaults.
+    #[serde(default)]
+    #[schemars(extend("x-not-in-key" = "how a question is handed over does not change its answer"))]
+    pub batch: Option<BatchParameters>,
     /// How many requests are under way at a time.
     #[serde(default = "concurrency")]
     #[schemars(range(min = 1, max = 1024), extend("x-not-in-key" = "how fast is not what"))]
@@ -259,6 +268,9 @@ impl Operator for LabelLlm {
 /// So many answers are in memory at a time when the table of calls is made.
 const CALLS_AT_ONCE: usize = 4096;
 
+/// The questions about a report and how each stands, or why its prompt does not render.
+type LookedUp = anyhow::Result<Vec<(Question, Standing)>>;
+
 /// The bounds of true token counts around [`estimate_tokens`](argent_llm::estimate_tokens), for text and JSON
 /// together.
 const ESTIMATE_LOW: f64 = 0.5;
@@ -302,7 +314,7 @@ impl LabelLlm {
         tries: &Tries<'_>,
         reports: &RecordBatch,
         again: bool,
-    ) -> anyhow::Result<Vec<anyhow::Result<Vec<(Question, Standing)>>>> {
+    ) -> anyhow::Result<Vec<LookedUp>> {
         let texts = self.section_texts(reports)?;
         let rendered = |row: usize| asker.questions(&sections_of(&texts, row));
         let rows: Vec<anyhow::Result<Vec<Question>>> =
@@ -358,6 +370,7 @@ impl LabelLlm {
         problems.extend(self.unpriced_budget());
         problems.extend(self.endpoint.problems());
         problems.extend(self.of_no_use_in_process());
+        problems.extend(self.no_batches());
         problems
     }
 
@@ -425,6 +438,14 @@ impl LabelLlm {
     fn watch(&self) -> MutexGuard<'_, Watch> {
         // Each of its values is whole, so a panic elsewhere does not spoil it.
         self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn no_batches(&self) -> Option<Problem> {
+        let none = self.batch.is_some() && !self.endpoint.dialect().has_batches();
+        let message =
+            || format!("servers of the dialect `{}` take no batches", self.endpoint.dialect().name());
+        let problem = || Problem::at(["with", "batch"], message()).help("take `batch` away");
+        none.then(problem)
     }
 
     /// A client of the endpoint.

@@ -363,6 +363,7 @@ impl PromptSweep {
                 budget: self.budget,
                 concurrency: self.concurrency,
                 egress: self.egress,
+                batch: None,
                 watch: Mutex::default(),
                 held: self.held.clone(),
                 loaded: Some(Loaded {

@@ -23,7 +23,7 @@ impl Received {
     pub(crate) fn text(&self) -> &str {
         match self.body["messages"].as_array() {
             Some(messages) => messages.last().unwrap()["content"].as_str().unwrap(),
-            None => self.body["input"].as_str().unwrap(),
+            None => self.body["input"].as_str().unwrap_or_default(),
         }
     }
 }
@@ -129,10 +129,12 @@ fn read_request(reader: &mut BufReader<TcpStream>) -> Option<(String, Value)> {
         }
     }
     let headers = headers.to_lowercase();
-    let length = headers.split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
-    let mut body = vec![0; length];
+    let length = headers.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
+    let mut body = vec![0; length.map_or(Some(0), |length| length.parse().ok())?];
     reader.read_exact(&mut body).ok()?;
-    Some((headers, serde_json::from_slice(&body).ok()?))
+    // What is no JSON is a form with a file.
+    let json = serde_json::from_slice(&body);
+    Some((headers, json.unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&body).into_owned()))))
 }
 
 /// Sends a reply; false when the connection is to be closed.

@@ -32,34 +32,34 @@ pub(super) struct Batch<'a, 'b> {
     operator: &'a LabelLlm,
     pub(super) io: &'a mut Io<'b>,
     on_row: &'a mut OnRow<'a>,
-    tries: &'a Tries<'a>,
-    claims: Claims,
+    pub(super) tries: &'a Tries<'a>,
+    pub(super) claims: Claims,
     /// By row that waits for an answer: its questions.
     rows: BTreeMap<usize, Vec<Question>>,
     /// By question: the rows that wait for it.
-    waiting: HashMap<Digest, Vec<usize>>,
+    pub(super) waiting: HashMap<Digest, Vec<usize>>,
     /// The questions that wait for an answer.
-    open: HashSet<Digest>,
+    pub(super) open: HashSet<Digest>,
     /// By question that has come to an end: its labels and the call that answered, or why it has none.
     ended: HashMap<Digest, Result<Arc<Labels>, RowError>>,
     /// What is to be sent.
-    queue: VecDeque<Next>,
+    pub(super) queue: VecDeque<Next>,
     /// Whether nothing more is to be sent.
-    stopping: bool,
+    pub(super) stopping: bool,
 }
 
 /// What an answer says, and the call that it came from.
-struct Labels {
+pub(super) struct Labels {
     by_finding: BTreeMap<String, Label>,
     call: String,
 }
 
 /// A request that is to be sent for a question.
-struct Next {
-    question: Digest,
-    sent: ToSend,
+pub(super) struct Next {
+    pub(super) question: Digest,
+    pub(super) sent: ToSend,
     /// What it may cost in US dollars.
-    estimate_usd: f64,
+    pub(super) estimate_usd: f64,
 }
 
 impl<'a, 'b> Batch<'a, 'b> {
@@ -124,6 +124,9 @@ impl<'a, 'b> Batch<'a, 'b> {
         }
         let client = self.operator.client(RetryPolicy::default())?;
         let purse = RefCell::new(Purse::new(self.limit()));
+        if let Some(batch) = &self.operator.batch {
+            return self.ask_in_batches(&client, &purse, Duration::from_secs_f64(batch.poll_seconds));
+        }
         // A budget ends a round early; once the answers under way have told what they cost, there may be money
         // for more.
         while let Some(estimate_usd) = self.queue.front().map(|next| next.estimate_usd) {
@@ -220,7 +223,7 @@ impl<'a, 'b> Batch<'a, 'b> {
     }
 
     /// An outcome, unless the endpoint is found to have read a part of the prompt only.
-    fn watched(
+    pub(super) fn watched(
         &mut self,
         client: &Client,
         runtime: &Handle,
@@ -251,7 +254,7 @@ impl<'a, 'b> Batch<'a, 'b> {
 
     /// Keeps what came of a request and goes on with its question. A request that was not answered because the step
     /// stops leaves its rows pending.
-    fn outcome(
+    pub(super) fn outcome(
         &mut self,
         client: &Client,
         runtime: &Handle,
@@ -292,7 +295,7 @@ impl<'a, 'b> Batch<'a, 'b> {
 
     /// After something that gives no labels by itself came of a question: asks what is to be asked next, or completes
     /// the rows that wait for it.
-    fn look_again(&mut self, question: Digest) -> anyhow::Result<()> {
+    pub(super) fn look_again(&mut self, question: Digest) -> anyhow::Result<()> {
         let rows = self.waiting.get(&question).into_iter().flatten();
         let mut asked = rows.filter_map(|row| self.rows.get(row)).flatten();
         let asked = asked.find(|asked| asked.key == question);
@@ -310,7 +313,11 @@ impl<'a, 'b> Batch<'a, 'b> {
     }
 
     /// Notes the end of a question, and completes the rows that wait for it.
-    fn end(&mut self, question: Digest, ended: Result<Arc<Labels>, RowError>) -> anyhow::Result<()> {
+    pub(super) fn end(
+        &mut self,
+        question: Digest,
+        ended: Result<Arc<Labels>, RowError>,
+    ) -> anyhow::Result<()> {
         self.open.remove(&question);
         self.ended.insert(question, ended);
         for row in self.waiting.get(&question).cloned().unwrap_or_default() {
@@ -358,7 +365,7 @@ impl<'a, 'b> Batch<'a, 'b> {
     }
 
     /// Adds what came of a request to the costs; tells its dollars where they are known.
-    fn charge(&mut self, outcome: &Result<Answer, Failure>) -> Option<f64> {
+    pub(super) fn charge(&mut self, outcome: &Result<Answer, Failure>) -> Option<f64> {
         let (usage, attempts) = match outcome {
             Ok(answer) => (answer.usage, answer.attempts),
             Err(failure) => (failure.usage, failure.attempts),
@@ -385,7 +392,7 @@ impl<'a, 'b> Batch<'a, 'b> {
         own.into_iter().chain(self.io.max_usd()).reduce(f64::min)
     }
 
-    fn note(&self) -> String {
+    pub(super) fn note(&self) -> String {
         match self.operator.price {
             Some(_) => format!("${:.4}", self.io.spent_usd()),
             None => String::new(),
@@ -395,7 +402,7 @@ impl<'a, 'b> Batch<'a, 'b> {
 
 /// Claims a question for this run; none where another run has claimed it, or has answered it since this run
 /// looked.
-fn claim(claims: &Claims, answers: &Memo, asked: &ToSend) -> anyhow::Result<Option<Claim>> {
+pub(super) fn claim(claims: &Claims, answers: &Memo, asked: &ToSend) -> anyhow::Result<Option<Claim>> {
     let claim = claims.claim(&asked.key)?;
     // Read behind the claim: whoever held it before has kept the answer before giving it up.
     answers.refresh()?;

@@ -142,6 +142,20 @@ pub struct Budget {
     pub usd: f64,
 }
 
+/// How requests are handed to the provider in batches.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BatchParameters {
+    /// The longest time between two looks at a batch, in seconds.
+    #[serde(default = "poll_seconds")]
+    #[schemars(extend("exclusiveMinimum" = 0, "maximum" = 3600))]
+    pub poll_seconds: f64,
+}
+
+fn poll_seconds() -> f64 {
+    60.0
+}
+
 /// Where report text may go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -34,6 +34,11 @@ impl Purse {
         self.settled_usd + reserved_usd + self.may_cost(estimate_usd) <= limit_usd * (1.0 + 1e-9)
     }
 
+    /// Whether requests that may cost so much together may be handed over at once.
+    pub(super) fn admits_together(&self, usd: f64) -> bool {
+        self.limit_usd.is_none_or(|limit_usd| self.settled_usd + usd <= limit_usd * (1.0 + 1e-9))
+    }
+
     pub(super) fn reserve(&mut self, number: usize, estimate_usd: f64) {
         self.under_way.insert(number, estimate_usd);
     }
