@@ -39,7 +39,7 @@ use batch::{Batch, OnRow};
 use calls::calls_schema;
 use few_shot::{Examples, FewShot};
 use labels::{RowLabel, RowLabels};
-use local::{Held, LocalModel};
+use local::{LocalModel, OpenModel};
 use parameters::{
     BatchParameters, Budget, EgressParameter, EndpointParameters, Mode, PriceParameters, concurrency,
 };
@@ -118,7 +118,7 @@ pub struct LabelLlm {
     #[serde(skip)]
     pub(crate) watch: Mutex<Watch>,
     #[serde(skip)]
-    pub(crate) held: Held,
+    pub(crate) open_model: OpenModel,
 }
 
 pub(crate) fn once() -> u32 {
@@ -196,7 +196,7 @@ impl Operator for LabelLlm {
     }
 
     fn finish(&self, main: &Rows, io: &mut Io) -> anyhow::Result<()> {
-        self.held.release();
+        self.open_model.release();
         let mut calls: BTreeSet<Digest> = BTreeSet::new();
         for labels in main.chunks(&["call"]) {
             let labels = labels?;

@@ -26,7 +26,7 @@ use crate::label::STATES;
 use crate::label::llm::calls::calls_schema;
 use crate::label::llm::few_shot::Examples;
 use crate::label::llm::labels::RowLabels;
-use crate::label::llm::local::{self, Held, LocalModel};
+use crate::label::llm::local::{self, LocalModel, OpenModel};
 use crate::label::llm::parameters::{
     Budget, EgressParameter, EndpointParameters, Mode, PriceParameters, concurrency,
 };
@@ -108,7 +108,7 @@ pub struct PromptSweep {
     loaded: Option<LoadedSweep>,
     /// The model in process, which all prompts are tried with.
     #[serde(skip)]
-    held: Held,
+    open_model: OpenModel,
 }
 
 /// How one prompt is selected.
@@ -290,7 +290,7 @@ impl Operator for PromptSweep {
         let Some((prompt, model)) = self.models().nth(selected) else { bail!("a prompt is selected") };
         let Some(labels) = self.labelled(io, &model, &table, &reports.test)? else { return Ok(()) };
         let cases = measured(&labels)?;
-        self.held.release();
+        self.open_model.release();
         let last = Tried { prompt, labels, cases, value: None, tokens: 0 };
         self.emit(io, &table, &tried, selected, &last)
     }
@@ -365,7 +365,7 @@ impl PromptSweep {
                 egress: self.egress,
                 batch: None,
                 watch: Mutex::default(),
-                held: self.held.clone(),
+                open_model: self.open_model.clone(),
                 loaded: Some(Loaded {
                     findings: prompt_part(&loaded.pack),
                     ids: loaded.pack.findings.iter().map(|f| f.id.clone()).collect(),

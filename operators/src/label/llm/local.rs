@@ -207,9 +207,9 @@ impl Stamp<'_> {
 /// The model of a step once it is read, kept between the chunks of rows of a run: reading it takes as long as answering
 /// many of them.
 #[derive(Clone, Default)]
-pub(crate) struct Held(Arc<Mutex<Option<Model>>>);
+pub(crate) struct OpenModel(Arc<Mutex<Option<Model>>>);
 
-impl Held {
+impl OpenModel {
     /// Where the model is; nobody else has it meanwhile.
     pub(super) fn lock(&self) -> MutexGuard<'_, Option<Model>> {
         self.0.lock().unwrap_or_else(|poisoned| {
@@ -226,9 +226,9 @@ impl Held {
     }
 }
 
-impl fmt::Debug for Held {
+impl fmt::Debug for OpenModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Held(…)")
+        f.write_str("OpenModel(…)")
     }
 }
 

@@ -23,7 +23,7 @@ impl Batch<'_, '_> {
         let local =
             step.loaded().local.as_ref().context("a model in process is found when files are loaded")?;
         let device = step.endpoint.device(self.io)?;
-        let mut held = step.held.lock();
+        let mut held = step.open_model.lock();
         let context = || format!("the model `{}`", step.endpoint.model);
         let model = opened(&mut held, local, device).with_context(context)?;
         let mut purse = Purse::new(self.limit());
@@ -37,7 +37,7 @@ impl Batch<'_, '_> {
                 self.io.stop(purse.reason(estimate_usd));
                 break;
             }
-            let asked = self.take(&mut purse)?;
+            let asked = self.next_claimed(&mut purse)?;
             if asked.is_empty() {
                 // Another run is asking all that is left, and this one waits for its answers.
                 std::thread::sleep(Duration::from_millis(50));
@@ -51,7 +51,7 @@ impl Batch<'_, '_> {
     }
 
     /// The next questions of the queue that are about the same findings, claimed for this run.
-    fn take(&mut self, purse: &mut Purse) -> anyhow::Result<Vec<(Next, Claim)>> {
+    fn next_claimed(&mut self, purse: &mut Purse) -> anyhow::Result<Vec<(Next, Claim)>> {
         let (mut taken, mut elsewhere): (Vec<(Next, Claim)>, Vec<Next>) = (Vec::new(), Vec::new());
         while taken.len() < PROMPTS_AT_ONCE {
             let is_alike = |next: &Next| {
