@@ -15,6 +15,7 @@ use regex::Regex;
 
 use crate::chat_server::ChatServer;
 use crate::sandbox::{Sandbox, has_python, root};
+use crate::tiny_model;
 
 /// Runs a guide in an empty folder, and holds it against what it shows.
 fn runs(name: &str, sandbox: &Sandbox) {
@@ -123,6 +124,13 @@ fn a_prompt_is_tried() {
 fn a_server_is_worked_with() {
     let server = ChatServer::start();
     runs("work-with-an-llm-server.md", &Sandbox::new().with_variable("LLM_URL", &server.base_url));
+}
+
+#[test]
+fn a_local_model_is_worked_with() {
+    let sandbox = Sandbox::new();
+    tiny_model::write(&sandbox.path("models/tiny"), 1);
+    runs("work-with-a-local-model.md", &sandbox);
 }
 
 #[test]

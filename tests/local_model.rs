@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 use regex::Regex;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::sandbox::Sandbox;
 use crate::tiny_model::{self, CONTEXT};
@@ -188,7 +188,7 @@ fn asked_one_by_one_an_edited_definition_asks_that_finding_again() {
     sandbox.write("pack.yaml", &PACK.replace("A rounded opacity.", "A round opacity."));
     let plan = sandbox.succeeds(&["plan", "silver.yaml"]).out;
     assert!(plan.contains("2 requests"), "{plan}");
-    assert_eq!(labels(&sandbox, &[]), "labels made 6 rows, 2 requests");
+    assert_eq!(labels(&sandbox, &[]), "labels made 6 rows, 2 requests, $0.0003");
 }
 
 #[test]
@@ -196,11 +196,43 @@ fn a_report_that_is_too_long_is_an_error_row_and_never_cut() {
     let sandbox = sandbox();
     let long = "word ".repeat(CONTEXT);
     sandbox.write("reports.csv", &format!("{REPORTS}d,{long}\n"));
-    assert_eq!(labels(&sandbox, &[]), "labels made 8 rows (1 failed), 3 requests");
+    assert_eq!(labels(&sandbox, &[]), "labels made 8 rows, 1 failed, 2 requests");
     let errors = sandbox.sql("select id, kind, message, retryable from labels.errors");
-    expect![[r#"d,context_length,"the prompt has 2808 tokens, expected at most 512; the model cannot read it whole, and it was not cut",false"#]].assert_eq(&errors.join("\n"));
+    expect![[r#"d,context_length,"the prompt has 2773 tokens, expected at most 512; the model cannot read it whole, and it was not cut",false"#]].assert_eq(&errors.join("\n"));
     assert_eq!(sandbox.sql("select state, count(*) from labels where id = 'd' group by 1"), ["failed,2"]);
-    assert_eq!(labels(&sandbox, &[]), "labels reused 8 rows (1 failed)");
+    assert_eq!(labels(&sandbox, &[]), "labels reused 8 rows");
+}
+
+#[test]
+fn prompts_are_swept_with_one_model() {
+    let sandbox = sandbox();
+    let reports =
+        "id,part,truth,text\na,dev,present,An effusion.\nb,dev,absent,No effusion.\nc,test,absent,Clear.\n";
+    sandbox.write("pack.yaml", PACK.split("  - { id: nodule").next().unwrap());
+    sandbox.write("reports.csv", reports).write("prompts/other.md", "Read this.\n{{ report.text }}\n");
+    std::fs::rename(sandbox.path("prompt.md"), sandbox.path("prompts/first.md")).unwrap();
+    sandbox.write(
+        "silver.yaml",
+        "argent: 1
+name: silver
+steps:
+  reports: { use: reports.table, with: { path: reports.csv, id: id, text: text, keep: [part, truth] } }
+  truth: { use: sql, from: { reports: reports }, with: { keys: [id, finding], query: \"select id, 'effusion' as finding, truth as state from reports\" } }
+  split: { use: sql, from: { reports: reports }, with: { keys: [id], query: \"select id, part from reports\" } }
+  labels:
+    use: prompt.sweep
+    from: { reports: reports, truth: truth, split: split }
+    with:
+      prompts: prompts/*.md
+      findings: pack.yaml
+      endpoint: { kind: local, model: models/tiny }
+      uncertain: zero
+      bootstrap: { draws: 50 }
+",
+    );
+    // Two prompts on two reports, and the better one on the third.
+    assert_eq!(labels(&sandbox, &[]), "labels made 2 rows, 5 requests");
+    assert_eq!(sandbox.sql("select count(*) from labels.calls where usd is null"), ["5"]);
 }
 
 #[test]
@@ -217,6 +249,8 @@ fn a_budget_stops_between_two_reports() {
     let said = sandbox.argent(&["run", "silver.yaml"]);
     assert_eq!(said.code, 3, "{}", said.err);
     assert_eq!(sandbox.sql("select count(*) from labels.calls"), ["1"]);
+    sandbox.write("silver.yaml", &spec("", &more.replace("300", "3000")));
+    assert_eq!(labels(&sandbox, &[]), "labels made 6 rows, 1 made, 2 reused, 1 request, $248.0000");
 }
 
 #[test]
@@ -239,13 +273,34 @@ fn what_is_no_model_is_told_before_anything_runs() {
     let other = |sandbox: &Sandbox| {
         sandbox.write("models/tiny/config.json", "{\"architectures\": [\"GPT2LMHeadModel\"]}");
     };
-    expect![[""]].assert_eq(&refused("", "", &other));
+    expect![[r#"
+        error: the model's architecture is GPT2LMHeadModel, expected LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM or Qwen3ForCausalLM
+        help: name a folder with a model, or one in the hub cache
+    "#]]
+    .assert_eq(&refused("", "", &other));
     let foreign = ", base_url: \"http://127.0.0.1:1/v1\", api_key: { env: KEY }, questions: predicate";
-    expect![[""]].assert_eq(&refused(foreign, "      samples: 3\n      evidence: true", &|_| ()));
+    expect![[r#"
+        error: a model in process has no address
+        help: take it away, or say which dialect the server speaks
+        error: a model in process takes no key
+        help: take it away, or say which dialect the server speaks
+        error: a model in process is asked which state a report says, expected `choice`
+        help: take it away, or say which dialect the server speaks
+        error: a model in process gives the same answer each time
+        help: take it away
+        error: a model in process says how likely states are, and quotes nothing
+        help: take it away
+    "#]]
+    .assert_eq(&refused(foreign, "      samples: 3\n      evidence: true", &|_| ()));
     let server = |sandbox: &Sandbox| {
         sandbox.write("silver.yaml", &spec(", device: cuda", "").replace("kind: local, ", ""));
     };
-    expect![[""]].assert_eq(&refused("", "", &server));
+    expect![[r#"
+        error: the endpoint has no `base_url`
+        help: add the address of a server, such as `base_url: http://127.0.0.1:8000/v1`, or say `kind: local` for a model in process
+        error: `device` is for a model in process; a server has its own
+        help: take it away, or say `kind: local`
+    "#]].assert_eq(&refused("", "", &server));
 }
 
 #[test]
@@ -265,18 +320,29 @@ fn doctor_looks_whether_the_model_can_be_asked() {
         let all = value["conditions"].as_array().unwrap().iter();
         all.filter(|c| c["step"] == "labels").map(line).collect::<String>()
     };
-    expect![[""]].assert_eq(&found("", &|_| ()));
+    expect![[r#"
+        true model models/tiny: LlamaForCausalLM of 6320 parameters; reads up to 512 tokens, and can be asked: -
+    "#]].assert_eq(&found("", &|_| ()));
     let cut = |sandbox: &Sandbox| {
         let path = sandbox.path("models/tiny/model.safetensors");
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(path, &bytes[..bytes.len() - 4]).unwrap();
     };
-    expect![[""]].assert_eq(&found("", &cut));
-    let joined = |sandbox: &Sandbox| {
-        sandbox.write("pack.yaml", "name: p\nfindings: [{ id: nodule, name: \"lung nodule: \" }]\n");
+    expect![[r#"
+        false model models/tiny: ./models/tiny/model.safetensors is no safetensors file: model.layers.0.mlp.down_proj.weight lies at 23744 to 25280 of 25276 bytes, which does not fit its shape [16, 24]: was it downloaded fully?
+    "#]].assert_eq(&found("", &cut));
+    let letters = |sandbox: &Sandbox| {
+        let mut tokenizer: Value = serde_json::from_str(&sandbox.read("models/tiny/tokenizer.json")).unwrap();
+        tokenizer["model"]["merges"] = json!([]);
+        sandbox.write("models/tiny/tokenizer.json", &tokenizer.to_string());
     };
-    expect![[""]].assert_eq(&found("", &joined));
-    expect![[""]].assert_eq(&found(", device: cuda", &|_| ()));
+    expect![[r#"
+        false model models/tiny: the option ` A` is 2 tokens of this model behind the question `pleural effusion:`, expected 1: a single letter is one with most models
+    "#]].assert_eq(&found("", &letters));
+    expect![[r#"
+        true model models/tiny: LlamaForCausalLM of 6320 parameters; reads up to 512 tokens, and can be asked: -
+        false device cuda: this argent was built without GPU support: build it with the feature `cuda`, or say `device: cpu`
+    "#]].assert_eq(&found(", device: cuda", &|_| ()));
 }
 
 #[test]
@@ -285,9 +351,9 @@ fn a_model_that_is_to_compute_on_a_gpu_never_falls_back() {
     sandbox.write("silver.yaml", &spec(", device: cuda", ""));
     let said = sandbox.argent(&["run", "silver.yaml"]);
     assert_eq!(said.code, 1);
-    expect![[""]].assert_eq(&line(&said.err));
+    expect!["labels failed the model is to compute on a GPU and the step has none to itself; add `needs: { gpu: 1 }`"].assert_eq(&line(&said.err));
     sandbox.write("silver.yaml", &spec(", device: cuda", "    needs: { gpu: 1 }"));
     let said = sandbox.argent(&["run", "silver.yaml"]);
     assert_eq!(said.code, 1);
-    expect![[""]].assert_eq(&line(&said.err));
+    expect!["labels failed the step needs 1 gpu, and this argent was built without GPU support; it does not fall back to the CPU"].assert_eq(&line(&said.err));
 }

@@ -1,13 +1,18 @@
 //! What `config.json` says about a model: which network it is, and how large.
 
+use std::path::Path;
+
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::error::Error;
+use crate::files::read_json;
 use crate::rope::{Rope, RopeScaling};
 
 /// A decoder of the Llama family.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Config {
+    pub(crate) architecture: Architecture,
     pub(crate) vocabulary: usize,
     pub(crate) hidden: usize,
     /// Width of the feed-forward layers.
@@ -45,8 +50,16 @@ impl Config {
     /// # Errors
     /// If the architecture, its activation, its position encoding or its quantisation is not computed here, or if
     /// sizes do not fit each other.
-    pub(crate) fn from_stored(stored: Stored) -> Result<Self, Error> {
-        let architecture = architecture(&stored)?;
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let json: Value = read_json(path)?;
+        // Other architectures have other keys, which are not what is wrong.
+        let architecture = Architecture::named(json["architectures"][0].as_str())?;
+        let stored = serde_json::from_value(json)
+            .map_err(|error| Error::Format(format!("{} is not as expected: {error}", path.display())))?;
+        Self::from_stored(architecture, stored)
+    }
+
+    fn from_stored(architecture: Architecture, stored: Stored) -> Result<Self, Error> {
         if let Some(quantisation) = &stored.quantization_config {
             let method = quantisation["quant_method"].as_str().unwrap_or("of some kind");
             return Err(Error::Unsupported(format!(
@@ -61,6 +74,7 @@ impl Config {
         }
         let head_dim = stored.head_dim.unwrap_or(stored.hidden_size / stored.num_attention_heads.max(1));
         let config = Self {
+            architecture,
             vocabulary: stored.vocab_size,
             hidden: stored.hidden_size,
             intermediate: stored.intermediate_size,
@@ -146,7 +160,7 @@ impl Config {
 
 /// The architectures that differ in nothing but biases, norms and windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Architecture {
+pub(crate) enum Architecture {
     Llama,
     Mistral,
     Qwen2,
@@ -155,9 +169,7 @@ enum Architecture {
 
 /// `config.json` as it is stored, with the keys of transformers 4 and 5.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Stored {
-    #[serde(default)]
-    pub(crate) architectures: Vec<String>,
+struct Stored {
     vocab_size: usize,
     hidden_size: usize,
     intermediate_size: usize,
@@ -199,17 +211,27 @@ struct RopeParameters {
     partial_rotary_factor: Option<f64>,
 }
 
-fn architecture(stored: &Stored) -> Result<Architecture, Error> {
-    match stored.architectures.first().map(String::as_str) {
-        Some("LlamaForCausalLM") => Ok(Architecture::Llama),
-        Some("MistralForCausalLM") => Ok(Architecture::Mistral),
-        Some("Qwen2ForCausalLM") => Ok(Architecture::Qwen2),
-        Some("Qwen3ForCausalLM") => Ok(Architecture::Qwen3),
-        other => Err(Error::Unsupported(format!(
-            "the model's architecture is {}, expected LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM or \
-             Qwen3ForCausalLM",
-            other.unwrap_or("not told")
-        ))),
+impl Architecture {
+    const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
+
+    fn named(name: Option<&str>) -> Result<Self, Error> {
+        Self::ALL.into_iter().find(|known| Some(known.name()) == name).ok_or_else(|| {
+            Error::Unsupported(format!(
+                "the model's architecture is {}, expected LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM or \
+                 Qwen3ForCausalLM",
+                name.unwrap_or("not told")
+            ))
+        })
+    }
+
+    /// The name in `config.json`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Llama => "LlamaForCausalLM",
+            Self::Mistral => "MistralForCausalLM",
+            Self::Qwen2 => "Qwen2ForCausalLM",
+            Self::Qwen3 => "Qwen3ForCausalLM",
+        }
     }
 }
 

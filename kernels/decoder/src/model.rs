@@ -6,7 +6,7 @@ use crate::batches::batches;
 use crate::chat::{Chat, Message};
 use crate::config::Config;
 use crate::error::{Error, TooLong};
-use crate::files::{ModelFiles, read_json};
+use crate::files::ModelFiles;
 use crate::layout::Layout;
 use crate::network::{Device, Network};
 use crate::prefix::{Prefix, common};
@@ -58,7 +58,7 @@ impl Model {
     /// If it is of a kind that is not computed here, if its weights do not fit its configuration, if its chat
     /// template does not render, or if the device is not there.
     pub fn open(files: &ModelFiles, device: Device) -> Result<Self, Error> {
-        let config = Config::from_stored(read_json(&files.config)?)?;
+        let config = Config::open(&files.config)?;
         let tokens = Tokens::open(&files.tokenizer, config.vocabulary)?;
         let chat = Chat::open(files)?;
         let network = Network::open(config, &files.weights, device)?;

@@ -1,9 +1,9 @@
 //! What a model's files tell before its weights are read.
 
 use crate::chat::Chat;
-use crate::config::{Config, Stored};
+use crate::config::Config;
 use crate::error::Error;
-use crate::files::{ModelFiles, read_json};
+use crate::files::ModelFiles;
 use crate::sheet::Sheet;
 use crate::tokens::Tokens;
 use crate::weights::Weights;
@@ -25,11 +25,10 @@ impl ModelFiles {
     /// # Errors
     /// If it is of a kind that is not computed here.
     pub fn outline(&self) -> Result<Outline, Error> {
-        let stored: Stored = read_json(&self.config)?;
-        let architecture = stored.architectures.first().cloned().unwrap_or_default();
-        let config = Config::from_stored(stored)?;
+        let config = Config::open(&self.config)?;
         let size = |(_, shape): &(String, Vec<usize>)| shape.iter().product::<usize>() as u64;
         let parameters = config.weights().iter().map(size).sum();
+        let architecture = config.architecture.name().to_owned();
         Ok(Outline { architecture, parameters, context: config.context })
     }
 
@@ -40,7 +39,7 @@ impl ModelFiles {
     /// # Errors
     /// Those that [`Model::open`](crate::Model::open) and [`Model::sheet`](crate::Model::sheet) would give.
     pub fn check(&self, questions: &[String], options: &[String]) -> Result<(), Error> {
-        let config = Config::from_stored(read_json(&self.config)?)?;
+        let config = Config::open(&self.config)?;
         let tokens = Tokens::open(&self.tokenizer, config.vocabulary)?;
         Chat::open(self)?;
         Weights::check_headers(&self.weights, &config)?;

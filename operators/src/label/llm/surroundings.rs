@@ -50,8 +50,12 @@ fn in_process(step: &LabelLlm, local: &LocalModel) -> Vec<Condition> {
 
 fn told(outline: &Outline) -> String {
     let Outline { architecture, parameters, context } = outline;
-    let millions = *parameters as f64 / 1e6;
-    format!("{architecture} of {millions:.1} million parameters, reads up to {context} tokens; can be asked")
+    let parameters = match *parameters {
+        few @ ..1_000_000 => few.to_string(),
+        millions @ ..1_000_000_000 => format!("{:.1} million", millions as f64 / 1e6),
+        billions => format!("{:.1} billion", billions as f64 / 1e9),
+    };
+    format!("{architecture} of {parameters} parameters; reads up to {context} tokens, and can be asked")
 }
 
 fn endpoint(step: &LabelLlm) -> Condition {
