@@ -38,6 +38,8 @@ pub(crate) enum Reply {
     Status(u16, &'static str, String),
     /// Promises more body than it sends, and closes the connection.
     Cut,
+    /// Closes the connection without a word.
+    Closed,
 }
 
 impl Reply {
@@ -247,6 +249,7 @@ fn send(stream: &TcpStream, heard: &Heard, reply: Reply) -> bool {
             write_reply(stream, 200, "", &heard.completion(&message))
         }
         Reply::Status(status, header, body) => write_reply(stream, status, header, &body),
+        Reply::Closed => false,
         Reply::Cut => {
             let mut stream = stream;
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"choices\": [");

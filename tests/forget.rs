@@ -155,7 +155,7 @@ fn no_byte_of_a_forgotten_patient_stays_and_nobody_else_is_asked_again() {
         step table versions rows
         clinic.gold main 1 2
         clinic.labels main 2 12
-        clinic.labels calls 2 2
+        clinic.labels calls 2 4
         clinic.labels errors 1 1
         clinic.quotes main 2 12
         clinic.renamed main 2 6
@@ -167,7 +167,7 @@ fn no_byte_of_a_forgotten_patient_stays_and_nobody_else_is_asked_again() {
         clinic.counts sql - #
         These stay to be asked and are not used again: the next run makes them anew.
 
-        would remove 6 answers, 3 requests of $0.0003, 0 side files
+        would remove 6 answers, 3 requests of $0.0004, 0 side files
         the store would refuse to take in again: 3 of `id`, 1 of `patient`"#]]
     .assert_eq(&plain(&planned));
     assert_eq!(traces(&sandbox, &TRACES), TRACES, "a plan changes nothing");

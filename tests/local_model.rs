@@ -98,6 +98,13 @@ fn the_model_is_asked_the_prompt_and_what_its_letters_mean() {
           "dialect": "local",
           "model": "LlamaForCausalLM",
           "identity": null,
+          "messages": [
+            {
+              "role": "user",
+              "content": "Say what the report says.\n- pleural effusion: Fluid in the pleural space.\n- lung nodule: A rounded opacity.\nReport: No nodule. Possible effusion.\n\nAnswer with one letter: A present, B absent, C uncertain, D not mentioned."
+            }
+          ],
+          "sample": 0,
           "questions": [
             {
               "name": "effusion",
@@ -147,14 +154,7 @@ fn the_model_is_asked_the_prompt_and_what_its_letters_mean() {
                 ]
               }
             }
-          ],
-          "messages": [
-            {
-              "role": "user",
-              "content": "Say what the report says.\n- pleural effusion: Fluid in the pleural space.\n- lung nodule: A rounded opacity.\nReport: No nodule. Possible effusion.\n\nAnswer with one letter: A present, B absent, C uncertain, D not mentioned."
-            }
-          ],
-          "sample": 0
+          ]
         }"#]].assert_eq(&serde_json::to_string_pretty(&request).unwrap());
 }
 

@@ -43,7 +43,7 @@ mod encode;
 pub use decode::decode_rows;
 pub use encode::{RowEncoder, encode_cell, encode_json, encode_rows};
 
-pub(crate) use encode::Encoder;
+pub(crate) use encode::{Encoder, encode_json_object};
 
 const NULL: u8 = 0;
 const BOOLEAN: u8 = 1;

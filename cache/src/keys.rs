@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use crate::digest::{Digest, Secret};
-use crate::encoding::{Encoder, encode_json};
+use crate::encoding::{Encoder, encode_json, encode_json_object};
 
 /// Rows that one task hashes; enough to make its start cheap, few enough to share among cores.
 const CHUNK_ROWS: usize = 1024;
@@ -96,6 +96,19 @@ pub fn json_digest(secret: &Secret, domain: &str, value: &Value) -> Digest {
     secret.digest(domain, &bytes)
 }
 
+/// The digest that [`json_digest`] gives of an object with these entries and one more, whose value was encoded before by
+/// [`encode_json`]: a large value that many objects have is encoded once.
+pub fn json_object_digest(
+    secret: &Secret,
+    domain: &str,
+    entries: &serde_json::Map<String, Value>,
+    encoded: (&str, &[u8]),
+) -> Digest {
+    let mut bytes = Vec::new();
+    encode_json_object(entries, encoded, &mut bytes);
+    secret.digest(domain, &bytes)
+}
+
 fn encoders_of(columns: &[ArrayRef], rows: usize) -> Result<Vec<Encoder<'_>>> {
     columns
         .iter()
@@ -166,6 +179,18 @@ mod tests {
             json_digest(&secret(), "argent recipe v1", &json!({"b": 1.0, "a": [1.5, "x"]})).to_string(),
             "e179cdbe41ae6277616389379f3c31f87565e78539398e2cd21cd35e2bcabf7a"
         );
+    }
+
+    #[test]
+    fn an_object_with_a_part_that_was_encoded_before_has_the_same_digest() {
+        let whole = json!({"b": 1.5, "m": {"y": [1, null], "x": "text"}, "z": "last", "a": true});
+        for name in ["a", "b", "m", "z"] {
+            let mut rest = whole.as_object().unwrap().clone();
+            let mut encoded = Vec::new();
+            encode_json(&rest.remove(name).unwrap(), &mut encoded);
+            let digest = json_object_digest(&secret(), "domain", &rest, (name, &encoded));
+            assert_eq!(digest, json_digest(&secret(), "domain", &whole), "{name}");
+        }
     }
 
     #[test]

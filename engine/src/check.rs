@@ -252,7 +252,8 @@ impl Checker<'_> {
         };
         check_needs(step).into_iter().for_each(|mistake| self.out.say(at, mistake));
         self.check_rerun(at, entry.kind);
-        let outputs = output_shapes(entry.kind, &signature, &schemas);
+        let shared = operator.shared_keys().map(|(column, _)| column);
+        let outputs = output_shapes(entry.kind, &signature, &schemas, shared);
         let place = self.nodes.len();
         let ConfigFiles { used: files, paths: file_paths, .. } = decoded.files;
         self.places.insert(step.name.clone(), place);
@@ -572,7 +573,8 @@ impl Checker<'_> {
                     continue;
                 }
             };
-            let outputs = output_shapes(entry.kind, &signature, &inputs);
+            let shared = operator.shared_keys().map(|(column, _)| column);
+            let outputs = output_shapes(entry.kind, &signature, &inputs, shared);
             let input = NodeInput {
                 port: "result".into(),
                 node: watched,
@@ -664,8 +666,14 @@ fn difference(one: &Schema, other: &Schema) -> Option<String> {
     more.map(|field| format!("only the second has a column `{}`", field.name()))
 }
 
-/// The tables of a step as other steps see them: with carried columns, and `errors`.
-fn output_shapes(kind: Kind, signature: &Signature, inputs: &Inputs) -> BTreeMap<String, TableShape> {
+/// The tables of a step as other steps see them: with carried columns, and `errors`. `shared` is the column of keys in a
+/// shared memo.
+fn output_shapes(
+    kind: Kind,
+    signature: &Signature,
+    inputs: &Inputs,
+    shared: Option<&str>,
+) -> BTreeMap<String, TableShape> {
     let shape = |schema: SchemaRef, keys: &[String]| TableShape { schema, keys: keys.to_vec() };
     let mut shapes: BTreeMap<String, TableShape> =
         signature.outputs.iter().map(|(name, o)| (name.clone(), shape(o.schema.clone(), &o.keys))).collect();
@@ -675,7 +683,7 @@ fn output_shapes(kind: Kind, signature: &Signature, inputs: &Inputs) -> BTreeMap
             let main = signature.main();
             let full = full_schema(&signature.carries, input, &main.schema);
             shapes.insert(String::new(), shape(full, &main.keys));
-            planned_error_schema(&signature.carries, input)
+            planned_error_schema(&signature.carries, input, shared)
         }
         Kind::Table => fault_schema(),
     };

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -213,10 +213,10 @@ impl<'a> Decider<'a> {
             io.stats.retryable = made.counts.retryable;
             io.stats.made = rows.counts().1 - pending;
             io.stats.reused = rows.counts().0 - rows.counts().1;
-            let main = made.main.finish()?;
-            node.operator.finish(&Rows::new(store, &main), io)?;
+            let (main, errors) = (made.main.finish()?, made.errors.finish()?);
+            node.operator.finish(&Rows::new(store, &main), &Rows::new(store, &errors), io)?;
             outputs.insert(String::new(), main);
-            outputs.insert("errors".to_owned(), made.errors.finish()?);
+            outputs.insert("errors".to_owned(), errors);
             rows.seal()?;
         } else {
             let main = io.emitted("")?;
@@ -264,6 +264,7 @@ impl<'a> Decider<'a> {
             max_usd: terms.max_usd,
             retry_errors: engine.options.retry_errors,
             gpus: terms.slot.gpus.clone(),
+            memos: Mutex::default(),
         })
     }
 

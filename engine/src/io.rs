@@ -43,6 +43,9 @@ pub struct Io<'a> {
     pub(crate) max_usd: Option<f64>,
     pub(crate) retry_errors: bool,
     pub(crate) gpus: Vec<usize>,
+    /// The shared memos that the step has opened, by name. They stay open as long as it works: a memo that nobody holds
+    /// is closed, and to open it again is to read its journals again.
+    pub(crate) memos: Mutex<BTreeMap<String, Memo>>,
 }
 
 /// The first stored file that was found missing or damaged while a step worked. The step's rows are not to
@@ -94,12 +97,22 @@ pub struct RowError {
     pub attempts: u32,
     /// Whether the next run tries again by itself.
     pub retryable: bool,
+    /// The key of what it came from in the shared memo of [`Operator::shared_keys`](crate::Operator::shared_keys), where
+    /// something was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_key: Option<Digest>,
 }
 
 impl RowError {
     /// An error that the same input gives again.
     pub fn lasting(kind: &str, message: impl Into<String>) -> RowError {
-        RowError { kind: kind.to_owned(), message: message.into(), attempts: 1, retryable: false }
+        RowError {
+            kind: kind.to_owned(),
+            message: message.into(),
+            attempts: 1,
+            retryable: false,
+            shared_key: None,
+        }
     }
 }
 
@@ -112,9 +125,37 @@ pub struct QuestionKeys {
 impl QuestionKeys {
     /// The key of a question.
     pub fn key(&self, question: &serde_json::Value) -> Digest {
-        argent_cache::keys::json_digest(&self.secret, "argent question", question)
+        argent_cache::keys::json_digest(&self.secret, QUESTION, question)
+    }
+
+    /// The key of the question that has these parts and a common one.
+    pub fn key_with(
+        &self,
+        parts: &serde_json::Map<String, serde_json::Value>,
+        common: &CommonPart,
+    ) -> Digest {
+        let CommonPart { name, encoded } = common;
+        argent_cache::keys::json_object_digest(&self.secret, QUESTION, parts, (name, encoded))
     }
 }
+
+/// A named part that many questions have, encoded once for all their keys.
+pub struct CommonPart {
+    name: String,
+    encoded: Vec<u8>,
+}
+
+impl CommonPart {
+    /// Encodes a part.
+    pub fn new(name: &str, value: &serde_json::Value) -> CommonPart {
+        let mut encoded = Vec::new();
+        argent_cache::encoding::encode_json(value, &mut encoded);
+        CommonPart { name: name.to_owned(), encoded }
+    }
+}
+
+/// The domain of questions' keys.
+const QUESTION: &str = "argent question";
 
 /// A row of a whole-table operator that did not find its match, or contradicted another.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -299,7 +340,14 @@ impl Io<'_> {
     /// # Errors
     /// When the memo does not open.
     pub fn memo(&self, name: &str) -> anyhow::Result<Memo> {
-        self.store.memo(&shared_memo(self.store, name))
+        let mut memos = self.memos.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(memo) = memos.get(name) {
+            memo.refresh()?;
+            return Ok(memo.clone());
+        }
+        let memo = self.store.memo(&shared_memo(self.store, name))?;
+        memos.insert(name.to_owned(), memo.clone());
+        Ok(memo)
     }
 
     /// The secret that keys the store's digests.
@@ -458,14 +506,17 @@ pub(crate) fn fault_schema() -> SchemaRef {
     ])
 }
 
-/// The columns that a row operator's `errors` table has behind the carried ones.
-pub(crate) fn row_error_fields() -> Vec<Field> {
-    vec![
+/// The columns that a row operator's `errors` table has behind the carried ones; an operator with a shared memo has a
+/// column of keys there too.
+pub(crate) fn row_error_fields(shared: Option<&str>) -> Vec<Field> {
+    let mut fields = vec![
         Field::new("kind", DataType::Utf8, false),
         Field::new("message", DataType::Utf8, false),
         Field::new("attempts", DataType::Int64, false),
         Field::new("retryable", DataType::Boolean, false),
-    ]
+    ];
+    fields.extend(shared.map(column::text));
+    fields
 }
 
 /// A whole-table operator's `errors` table.
@@ -482,11 +533,16 @@ pub(crate) fn fault_batch(io: &mut Io) -> anyhow::Result<RecordBatch> {
     Ok(RecordBatch::try_new(fault_schema(), columns)?)
 }
 
-pub(crate) fn row_error_columns(errors: &[&RowError]) -> Vec<arrow::array::ArrayRef> {
-    vec![
+pub(crate) fn row_error_columns(errors: &[&RowError], shared: Option<&str>) -> Vec<arrow::array::ArrayRef> {
+    let mut columns: Vec<arrow::array::ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(errors.iter().map(|e| e.kind.as_str()))),
         Arc::new(StringArray::from_iter_values(errors.iter().map(|e| e.message.as_str()))),
         Arc::new(Int64Array::from_iter_values(errors.iter().map(|e| i64::from(e.attempts)))),
         Arc::new(BooleanArray::from_iter(errors.iter().map(|e| Some(e.retryable)))),
-    ]
+    ];
+    if shared.is_some() {
+        let keys = errors.iter().map(|e| e.shared_key.map(|key| key.to_string()));
+        columns.push(Arc::new(keys.collect::<StringArray>()));
+    }
+    columns
 }

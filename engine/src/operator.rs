@@ -60,11 +60,12 @@ pub trait Operator: Send + Sync {
     /// Only what stops the whole step; what concerns one row is an error row ([`Io::refuse`]).
     fn run(&self, io: &mut Io) -> anyhow::Result<()>;
 
-    /// Makes further outputs of a row operator from its finished main table. Default: there are none.
+    /// Makes further outputs of a row operator from its finished main table and its table of errors. Default: there are
+    /// none.
     ///
     /// # Errors
     /// As [`Operator::run`].
-    fn finish(&self, _main: &Rows, _io: &mut Io) -> anyhow::Result<()> {
+    fn finish(&self, _main: &Rows, _errors: &Rows, _io: &mut Io) -> anyhow::Result<()> {
         Ok(())
     }
 

@@ -209,8 +209,16 @@ pub(crate) fn full_schema(carries: &[String], input: &Schema, own: &Schema) -> S
 pub(crate) fn error_schema(node: &Node, input: &Schema) -> SchemaRef {
     let names = naming_columns(node, input);
     column::schema(
-        names.iter().filter_map(|n| input.field_with_name(n).ok().cloned()).chain(row_error_fields()),
+        names
+            .iter()
+            .filter_map(|n| input.field_with_name(n).ok().cloned())
+            .chain(row_error_fields(shared_column(node))),
     )
+}
+
+/// The column of keys in a shared memo that the node's operator has.
+pub(crate) fn shared_column(node: &Node) -> Option<&'static str> {
+    node.operator.shared_keys().map(|(column, _)| column)
 }
 
 /// The columns by which an error row names its input row: the carried ids, else the row's own ids.
@@ -221,12 +229,15 @@ fn naming_columns(node: &Node, input: &Schema) -> Vec<String> {
 }
 
 /// The schema of a row operator's `errors` table, before anything has run.
-pub(crate) fn planned_error_schema(carries: &[String], input: &Schema) -> SchemaRef {
+pub(crate) fn planned_error_schema(carries: &[String], input: &Schema, shared: Option<&str>) -> SchemaRef {
     let ids = column::names_with_role(input, "id");
     let carried: Vec<&String> = carries.iter().filter(|c| ids.contains(c)).collect();
     let names: Vec<&String> = if carried.is_empty() { ids.iter().collect() } else { carried };
     column::schema(
-        names.into_iter().filter_map(|n| input.field_with_name(n).ok().cloned()).chain(row_error_fields()),
+        names
+            .into_iter()
+            .filter_map(|n| input.field_with_name(n).ok().cloned())
+            .chain(row_error_fields(shared)),
     )
 }
 

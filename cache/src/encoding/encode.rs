@@ -93,6 +93,27 @@ pub fn encode_json(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
+/// Appends a JSON object that has, beside these entries, one whose value was encoded before.
+pub(crate) fn encode_json_object(
+    entries: &serde_json::Map<String, Value>,
+    (name, encoded): (&str, &[u8]),
+    out: &mut Vec<u8>,
+) {
+    let mut sorted: Vec<(&str, Option<&Value>)> =
+        entries.iter().map(|(name, value)| (name.as_str(), Some(value))).collect();
+    sorted.push((name, None));
+    sorted.sort_by_key(|(name, _)| *name);
+    write_nested(MAP, out, |out| {
+        for (name, value) in sorted {
+            write_value(TEXT, name.as_bytes(), out);
+            match value {
+                Some(value) => encode_json(value, out),
+                None => out.extend_from_slice(encoded),
+            }
+        }
+    });
+}
+
 fn encode_number(number: &serde_json::Number, out: &mut Vec<u8>) {
     const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
     if let Some(integer) = number.as_i64() {

@@ -46,6 +46,11 @@ type Asked = (Place, usize);
 type Piece = (Vec<u8>, Vec<(usize, Option<Range<usize>>)>);
 
 impl Shared {
+    pub(super) fn sort_by_place(&self, keys: &mut [Digest]) {
+        let index = self.read_index();
+        keys.sort_by_cached_key(|key| index.places.get(key).map(|place| (place.source, place.at)));
+    }
+
     pub(super) fn get_many(&self, keys: &[Digest]) -> Result<Answers> {
         let (mut asked, sources) = {
             let index = self.read_index();

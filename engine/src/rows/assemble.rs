@@ -12,7 +12,7 @@ use arrow::compute::{concat_batches, filter_record_batch, take};
 use arrow::datatypes::SchemaRef;
 use rayon::prelude::*;
 
-use super::{RowWork, column_of, error_schema, main_schema, naming_columns};
+use super::{RowWork, column_of, error_schema, main_schema, naming_columns, shared_column};
 use crate::forgotten::{FORGOTTEN, REASON, storable};
 use crate::io::{RowError, row_error_columns};
 use crate::pipeline::Node;
@@ -206,7 +206,8 @@ impl Piece {
         let schema = self.chunk.schema();
         let places = UInt64Array::from_iter_values(self.failed.iter().map(|(place, _)| *place));
         let mut columns = taken(&self.chunk, &naming_columns(node, &schema), &places)?;
-        columns.extend(row_error_columns(&self.failed.iter().map(|(_, error)| error).collect::<Vec<_>>()));
+        let failed: Vec<&RowError> = self.failed.iter().map(|(_, error)| error).collect();
+        columns.extend(row_error_columns(&failed, shared_column(node)));
         Ok(RecordBatch::try_new(error_schema(node, &schema), columns)?)
     }
 }

@@ -1,6 +1,9 @@
 //! What is asked.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use crate::dialect::Dialect;
@@ -97,26 +100,39 @@ impl Request {
     /// What decides the answer: dialect, model, identity, decoding, schema or questions, messages and sample. Hash
     /// this to name the answer. Where the endpoint is, its key, prices and concurrency are not in it.
     pub fn canonical(&self) -> Value {
-        let mut canonical = Map::new();
-        canonical.insert("dialect".into(), json!(self.dialect.name()));
-        canonical.insert("model".into(), json!(self.model));
-        canonical.insert("identity".into(), json!(self.identity));
-        match &self.answer {
-            AnswerForm::Json(schema) => {
-                let Decoding { temperature, max_tokens, seed, top_p } = &self.decoding;
-                let decoding = json!({
-                    "temperature": temperature, "max_tokens": max_tokens, "seed": seed, "top_p": top_p,
-                });
-                canonical.insert("decoding".into(), decoding);
-                canonical.insert("schema".into(), schema.value().clone());
-            }
-            AnswerForm::Decisions(questions) => {
-                canonical.insert("questions".into(), json!(questions));
-            }
-        }
-        canonical.insert("messages".into(), json!(self.messages));
-        canonical.insert("sample".into(), json!(self.sample));
+        let (mut canonical, (name, form)) = (self.canonical_parts(), self.answer.canonical());
+        canonical.insert(name.into(), form.into_owned());
         Value::Object(canonical)
+    }
+
+    /// The entries of [`Request::canonical`] but for the [form of the answer](AnswerForm::canonical), which is large and
+    /// the same for many requests.
+    pub fn canonical_parts(&self) -> Map<String, Value> {
+        let mut parts = Map::new();
+        parts.insert("dialect".into(), json!(self.dialect.name()));
+        parts.insert("model".into(), json!(self.model));
+        parts.insert("identity".into(), json!(self.identity));
+        if let AnswerForm::Json(_) = &self.answer {
+            let Decoding { temperature, max_tokens, seed, top_p } = &self.decoding;
+            let decoding = json!({
+                "temperature": temperature, "max_tokens": max_tokens, "seed": seed, "top_p": top_p,
+            });
+            parts.insert("decoding".into(), decoding);
+        }
+        parts.insert("messages".into(), json!(self.messages));
+        parts.insert("sample".into(), json!(self.sample));
+        parts
+    }
+
+    /// The text of [`Request::canonical`].
+    pub fn canonical_text(&self) -> Box<RawValue> {
+        let text = match &self.answer {
+            AnswerForm::Json(schema) => {
+                to_raw_value(&WithSchema { parts: self.canonical_parts(), schema: schema.text() })
+            }
+            AnswerForm::Decisions(_) => to_raw_value(&self.canonical()),
+        };
+        text.expect("a JSON value can be written")
     }
 
     /// The request that a [canonical](Request::canonical) value is of; none where it is of none.
@@ -171,6 +187,24 @@ impl Request {
     pub(crate) fn seed_of_sample(&self) -> Option<u64> {
         Some(self.decoding.seed?.wrapping_add(u64::from(self.sample)))
     }
+}
+
+impl AnswerForm {
+    /// The entry of [`Request::canonical`] that tells the form: its name and its value.
+    pub fn canonical(&self) -> (&'static str, Cow<'_, Value>) {
+        match self {
+            AnswerForm::Json(schema) => ("schema", Cow::Borrowed(schema.value())),
+            AnswerForm::Decisions(questions) => ("questions", Cow::Owned(json!(questions))),
+        }
+    }
+}
+
+/// A request whose schema is written as it stands.
+#[derive(Serialize)]
+struct WithSchema<'a> {
+    #[serde(flatten)]
+    parts: Map<String, Value>,
+    schema: &'a RawValue,
 }
 
 #[cfg(test)]
@@ -241,5 +275,7 @@ mod tests {
             "sample": 0
         });
         assert_eq!(request().canonical(), expected);
+        let read: Value = serde_json::from_str(request().canonical_text().get()).unwrap();
+        assert_eq!(read, expected);
     }
 }

@@ -38,7 +38,7 @@ use crate::label::rules::{section_texts, sections, sections_of};
 use batch::{Batch, OnRow};
 use calls::calls_schema;
 use few_shot::{Examples, FewShot};
-use labels::{RowLabel, RowLabels};
+use labels::{Outgoing, RowLabel, RowLabels};
 use local::{LocalModel, OpenModel};
 use parameters::{
     BatchParameters, Budget, EgressParameter, EndpointParameters, Mode, PriceParameters, concurrency,
@@ -186,27 +186,23 @@ impl Operator for LabelLlm {
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
         let (rows, examples) = (io.rows().clone(), self.examples(io)?);
-        self.ask(io, &rows, &examples, &mut |io, row, labels| match labels {
-            Ok(labels) => {
-                let batch = self.label_batch(&io.schema("")?, &labels)?;
-                io.answer(&[row], &[labels.len()], &batch)
-            }
+        let mut outgoing = Outgoing::default();
+        let asked = self.ask(io, &rows, &examples, &mut |io, row, labels| match labels {
+            Ok(labels) => outgoing.take(self, io, row, labels),
             Err(error) => io.refuse(row, error),
-        })
+        });
+        // What came before a mistake is whole.
+        outgoing.hand_over(self, io)?;
+        asked
     }
 
-    fn finish(&self, main: &Rows, io: &mut Io) -> anyhow::Result<()> {
+    fn finish(&self, main: &Rows, errors: &Rows, io: &mut Io) -> anyhow::Result<()> {
         self.open_model.release();
-        let mut calls: BTreeSet<Digest> = BTreeSet::new();
-        for labels in main.chunks(&["call"]) {
-            let labels = labels?;
-            // Labels of one report name one call, or few.
-            let named: HashSet<&str> = labels.column(0).as_string::<i32>().iter().flatten().collect();
-            for call in named {
-                calls.insert(call.parse()?);
-            }
-        }
-        let calls: Vec<Digest> = calls.into_iter().collect();
+        let (mut calls, answers) = (named_calls(main)?, io.memo(ANSWERS)?);
+        // A report that failed keeps its reason when what was asked about it has been collected.
+        calls.extend(named_calls(errors)?.into_iter().filter(|call| answers.contains(call)));
+        let mut calls: Vec<Digest> = calls.into_iter().collect();
+        answers.sort_by_place(&mut calls);
         let mut told = HashSet::new();
         for calls in calls.chunks(CALLS_AT_ONCE) {
             io.emit("calls", self.call_rows(io, calls, &mut told)?)?;
@@ -267,6 +263,20 @@ impl Operator for LabelLlm {
 
 /// So many answers are in memory at a time when the table of calls is made.
 const CALLS_AT_ONCE: usize = 4096;
+
+/// The calls that rows name.
+fn named_calls(rows: &Rows) -> anyhow::Result<HashSet<Digest>> {
+    let mut calls = HashSet::new();
+    for rows in rows.chunks(&["call"]) {
+        let rows = rows?;
+        // Labels of one report name one call, or few.
+        let named: HashSet<&str> = rows.column(0).as_string::<i32>().iter().flatten().collect();
+        for call in named {
+            calls.insert(call.parse()?);
+        }
+    }
+    Ok(calls)
+}
 
 /// The questions about a report and how each stands, or why its prompt does not render.
 type LookedUp = anyhow::Result<Vec<(Question, Standing)>>;
@@ -329,14 +339,12 @@ impl LabelLlm {
     fn too_long(&self, questions: &[(Question, Standing)]) -> Option<RowError> {
         let window = u64::from(self.endpoint.context_tokens?);
         let bytes = questions.iter().map(|(question, _)| question.request.bytes_in()).max()?;
-        (bytes > DENSEST_BYTES_PER_TOKEN * window).then(|| RowError {
-            kind: "context_length".into(),
-            message: format!(
+        (bytes > DENSEST_BYTES_PER_TOKEN * window).then(|| {
+            let message = format!(
                 "a prompt of {bytes} bytes, expected at most {window} tokens; it was not sent, and a wider \
                  `context_tokens` sends it"
-            ),
-            attempts: 0,
-            retryable: true,
+            );
+            RowError { attempts: 0, retryable: true, ..RowError::lasting("context_length", message) }
         })
     }
 

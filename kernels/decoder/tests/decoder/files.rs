@@ -126,12 +126,12 @@ fn a_model_is_told_and_checked_without_reading_its_weights() {
         outline,
         Outline { architecture: "LlamaForCausalLM".into(), parameters: parameters as u64, context: 2048 }
     );
-    let check = |questions: &[&str]| files.check(&strings(questions), &strings(&[" A", " B"]));
-    check(&["nodule:"]).unwrap();
-    let refusal = check(&["nodule: "]).unwrap_err().to_string();
-    assert!(refusal.starts_with("the option ` A` changes the tokens of the question"), "{refusal}");
+    let check = |options: &[&str]| files.check(&strings(&["nodule:"]), &strings(options));
+    check(&[" A", " B"]).unwrap();
+    let refusal = check(&[" A", " present"]).unwrap_err().to_string();
+    assert!(refusal.starts_with("the option ` present` is 8 tokens of this model"), "{refusal}");
     std::fs::write(folder.path().join("model.safetensors"), safetensors_bf16(&Default::default())).unwrap();
-    let refusal = check(&["nodule:"]).unwrap_err().to_string();
+    let refusal = check(&[" A", " B"]).unwrap_err().to_string();
     assert!(refusal.starts_with("the model has no weight model.embed_tokens.weight"), "{refusal}");
 }
 

@@ -7,7 +7,7 @@ use argent_llm::{Label, Probabilities};
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Field, SchemaRef};
 
-use argent_engine::column;
+use argent_engine::{Io, column};
 
 use super::LabelLlm;
 use super::question::ASKED;
@@ -118,20 +118,20 @@ impl LabelLlm {
         fields
     }
 
-    /// The labels of one report as rows.
+    /// Labels as rows.
     pub(super) fn label_batch(&self, schema: &SchemaRef, labels: &[RowLabel]) -> anyhow::Result<RecordBatch> {
         let numbers = |of: &dyn Fn(&RowLabel) -> Option<f64>| -> ArrayRef {
             Arc::new(labels.iter().map(of).collect::<Float64Array>())
         };
-        let texts = |of: &dyn Fn(&RowLabel) -> Option<String>| -> ArrayRef {
+        fn texts(labels: &[RowLabel], of: fn(&RowLabel) -> Option<&str>) -> ArrayRef {
             Arc::new(labels.iter().map(of).collect::<StringArray>())
-        };
+        }
         let mut columns: Vec<ArrayRef> = vec![
-            texts(&|label| Some(label.finding.clone())),
-            texts(&|label| Some(label.state.to_owned())),
+            texts(labels, |label| Some(&label.finding)),
+            texts(labels, |label| Some(label.state)),
             numbers(&|label| label.score),
-            texts(&|label| label.evidence.clone()),
-            texts(&|label| label.call.clone()),
+            texts(labels, |label| label.evidence.as_deref()),
+            texts(labels, |label| label.call.as_deref()),
         ];
         if self.endpoint.gives_probabilities() {
             for place in 0..PROBABILITIES.len() {
@@ -143,6 +143,50 @@ impl LabelLlm {
             columns.push(numbers(&|label| label.agreement));
         }
         Ok(RecordBatch::try_new(schema.clone(), columns)?)
+    }
+}
+
+/// The labels of reports on their way into the table, many at a time: a batch for each report would cost more than its
+/// labels.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    rows: Vec<usize>,
+    lengths: Vec<usize>,
+    labels: RowLabels,
+}
+
+/// So many reports are handed over together. Their answers are kept by then, and cost nothing to read again.
+const REPORTS_AT_ONCE: usize = 256;
+
+impl Outgoing {
+    /// Takes the labels of a row, and hands over those that are many.
+    ///
+    /// # Errors
+    /// Those of [`Io::answer`].
+    pub(super) fn take(
+        &mut self,
+        step: &LabelLlm,
+        io: &mut Io,
+        row: usize,
+        labels: RowLabels,
+    ) -> anyhow::Result<()> {
+        self.rows.push(row);
+        self.lengths.push(labels.len());
+        self.labels.extend(labels);
+        if self.rows.len() < REPORTS_AT_ONCE { Ok(()) } else { self.hand_over(step, io) }
+    }
+
+    /// Hands over all that were taken.
+    ///
+    /// # Errors
+    /// Those of [`Io::answer`].
+    pub(super) fn hand_over(&mut self, step: &LabelLlm, io: &mut Io) -> anyhow::Result<()> {
+        let Outgoing { rows, lengths, labels } = std::mem::take(self);
+        if rows.is_empty() {
+            Ok(())
+        } else {
+            io.answer(&rows, &lengths, &step.label_batch(&io.schema("")?, &labels)?)
+        }
     }
 }
 

@@ -162,11 +162,12 @@ impl Batch<'_, '_> {
                 let message = format!(
                     "{MOST_BATCHES} batches ended without coming to it; the next run hands it over again"
                 );
-                let kind = "expired".to_owned();
-                self.end(
-                    next.question,
-                    Err(RowError { kind, message, attempts: note.ended, retryable: true }),
-                )?;
+                let error = RowError {
+                    attempts: note.ended,
+                    retryable: true,
+                    ..RowError::lasting("expired", message)
+                };
+                self.end(next.question, Err(error))?;
                 continue;
             }
             match batch {

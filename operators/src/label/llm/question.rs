@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use argent_cache::Digest;
-use argent_engine::{Io, QuestionKeys};
+use argent_engine::{CommonPart, Io, QuestionKeys};
 use argent_llm::{
     AnswerForm, Asked, Decoding, Message, Options, Question as TypedQuestion, Request, Role, Schema,
     estimate_tokens, estimate_tokens_of,
@@ -46,6 +46,8 @@ pub(super) struct About {
     /// The examples as a prompt sees them, for a report that is none of them.
     examples: minijinja::Value,
     form: AnswerForm,
+    /// The form as it enters each question's key.
+    common: CommonPart,
     /// The tokens of the longest answer that is asked for.
     pub(super) longest: u64,
 }
@@ -81,11 +83,15 @@ impl<'a> Asker<'a> {
         prompt.add_template(PROMPT, &loaded.prompt.text)?;
         let about = |ids: &[String], shown: minijinja::Value, finding: Option<&str>| {
             let examples = seen(&examples.shown(&[], finding));
+            let form = step.form(ids);
+            let (name, canonical) = form.canonical();
+            let common = CommonPart::new(name, &canonical);
             Arc::new(About {
                 ids: ids.to_vec(),
                 shown,
                 examples,
-                form: step.form(ids),
+                form,
+                common,
                 longest: step.longest_answer(ids),
             })
         };
@@ -127,7 +133,7 @@ impl<'a> Asker<'a> {
             let content = template.render(context! { report, examples, ..about.shown.clone() })?;
             for sample in 0..self.step.samples {
                 let request = self.request(content.clone(), about, sample);
-                let key = self.keys.key(&request.canonical());
+                let key = self.keys.key_with(&request.canonical_parts(), &about.common);
                 questions.push(Question { key, request, about: about.clone(), report: said.clone() });
             }
         }

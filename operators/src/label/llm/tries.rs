@@ -26,7 +26,7 @@ const GONE: &str = "an answer is gone from the memo";
 /// What came of a request, as it is kept: beside what was asked, so that it can be shown and parsed again.
 #[derive(Serialize)]
 struct Kept<'a> {
-    request: &'a Value,
+    request: Box<RawValue>,
     outcome: &'a Outcome,
     /// The call whose answer this one was asked to mend.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -196,7 +196,8 @@ impl<'a> Tries<'a> {
                 Err(error) => error,
             };
             let Some(next) = self.step.mending(request, &kept.outcome, &error, rung) else {
-                return Ok(Standing::Failed(error.row_error(&kept.outcome)));
+                let error = error.row_error(&kept.outcome);
+                return Ok(Standing::Failed(RowError { shared_key: Some(call), ..error }));
             };
             (key, mends) = (self.keys.key(&next.canonical()), Some(call));
             mended = Some(next);
@@ -277,7 +278,7 @@ impl<'a> Tries<'a> {
     /// When the memo does not take it.
     pub(super) fn keep(&self, sent: &ToSend, outcome: &Outcome) -> anyhow::Result<()> {
         let mends = sent.mends.map(|call| call.to_string());
-        let kept = Kept { request: &sent.request.canonical(), outcome, mends };
+        let kept = Kept { request: sent.request.canonical_text(), outcome, mends };
         self.answers.put(sent.key, &serde_json::to_vec(&kept)?)
     }
 
@@ -397,5 +398,6 @@ pub(super) fn row_error(failure: &Failure) -> RowError {
         message: failure.message.clone(),
         attempts: failure.attempts,
         retryable: failure.retryable,
+        shared_key: None,
     }
 }
