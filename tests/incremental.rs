@@ -272,3 +272,25 @@ fn two_spellings_of_one_store_are_one_store() {
     let steps = crate::sandbox::steps(&String::from_utf8(with_variable.stdout).unwrap());
     assert!(steps.iter().all(|line| line.contains(" reused ")), "{steps:?}");
 }
+
+/// DataFusion leaves away what a constant decides, and the column that it does not need then is still named.
+#[test]
+fn a_query_whose_filter_folds_to_a_constant_runs_and_reads_what_it_names() {
+    let sandbox = sandbox();
+    let chosen = |all: &str| {
+        PIPELINE.to_owned()
+            + &format!(
+                "  chosen:
+    use: sql
+    from: {{ reports: reports, labels: labels }}
+    with: {{ keys: [id], query: \"select id from reports where {all} or id in (select id from labels where state = 'not_mentioned')\" }}
+"
+            )
+    };
+    sandbox.write("p.yaml", &chosen("true"));
+    sandbox.run(&["p.yaml"]);
+    assert_eq!(sandbox.sql("select id from chosen order by id"), ["a", "b", "c"]);
+    sandbox.write("p.yaml", &chosen("false"));
+    sandbox.run(&["p.yaml"]);
+    assert_eq!(sandbox.sql("select id from chosen order by id"), ["b"]);
+}

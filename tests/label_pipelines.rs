@@ -109,7 +109,6 @@ fn ct_rate_is_labelled_by_rules_and_a_model_that_reads_what_they_leave_open() {
         distributed made 90 0 0
         gold made 54 0 0
         rules made 5 0 0
-        open made 3 0 0
         asked made 3 0 0
         llm made 3 0 0
         merged made 90 0 0

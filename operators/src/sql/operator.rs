@@ -1,8 +1,10 @@
 //! `sql`: a table from tables.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::Context;
 use argent_engine::operator::{ConfigFiles, nearest};
-use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature};
+use argent_engine::{Inputs, Io, Operator, Port, Problem, Signature, column};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::error::DataFusionError;
@@ -75,14 +77,24 @@ impl Operator for Sql {
         self.check_keys(&schema)?;
         let keys: Vec<&str> = self.keys.iter().map(String::as_str).collect();
         let mut signature = Signature::new(schema, &keys);
+        let mut wanted: Columns = inputs
+            .ports
+            .iter()
+            .map(|(port, input)| {
+                // Key columns are always read: they say which rows there are.
+                let read = read.get(&table_name(port)).cloned().unwrap_or_default();
+                let columns =
+                    names(&input.schema).filter(|name| read.contains(name) || input.keys.contains(name));
+                let columns: BTreeSet<String> = columns.collect();
+                (port.clone(), if columns.is_empty() { names(&input.schema).collect() } else { columns })
+            })
+            .collect();
+        self.add_named(inputs, &mut wanted).map_err(|e| at_query(message(&e)))?;
         for (port, input) in &inputs.ports {
-            // Key columns are always read: they say which rows there are.
-            let read = read.get(&table_name(port)).cloned().unwrap_or_default();
-            let all = input.schema.fields().iter().map(|f| f.name().clone());
-            let wanted = |name: &String| read.contains(name) || input.keys.contains(name);
             // In the order of the table, so that `*` means the same as when the query was planned.
-            let columns: Vec<String> = all.clone().filter(wanted).collect();
-            signature = signature.reads(port, if columns.is_empty() { all.collect() } else { columns });
+            let columns: Vec<String> =
+                names(&input.schema).filter(|name| wanted[port].contains(name)).collect();
+            signature = signature.reads(port, columns);
         }
         Ok(signature)
     }
@@ -103,6 +115,37 @@ impl Operator for Sql {
 }
 
 impl Sql {
+    /// Adds the columns that the query names and does not need: where a part of it folds to a constant, as
+    /// `where true or state = 'present'` does, it reads fewer columns than it takes to understand it.
+    fn add_named(&self, inputs: &Inputs, wanted: &mut Columns) -> datafusion::error::Result<()> {
+        if self.is_understood(inputs, wanted)? {
+            return Ok(());
+        }
+        let all: Columns =
+            inputs.ports.iter().map(|(port, input)| (port.clone(), names(&input.schema).collect())).collect();
+        for (port, columns) in &all {
+            for column in columns {
+                let mut without = all.clone();
+                without.entry(port.clone()).or_default().remove(column);
+                if !self.is_understood(inputs, &without)? {
+                    wanted.entry(port.clone()).or_default().insert(column.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the query can be planned where its tables have these columns alone.
+    fn is_understood(&self, inputs: &Inputs, columns: &Columns) -> datafusion::error::Result<bool> {
+        let session = step_session();
+        for (port, input) in &inputs.ports {
+            let kept = input.schema.fields().iter().filter(|field| columns[port].contains(field.name()));
+            let schema = column::schema(kept.map(|field| field.as_ref().clone()));
+            session.register_batch(table_name(port), marked(&RecordBatch::new_empty(schema))?)?;
+        }
+        Ok(wait(logical_plan(&session.state(), &self.query)).is_ok())
+    }
+
     /// What is wrong with the query. It is planned once more for the place.
     fn problem(&self, error: DataFusionError, inputs: &Inputs) -> Vec<Problem> {
         let session = placing_session();
@@ -128,6 +171,13 @@ impl Sql {
             .collect();
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
+}
+
+/// The columns of tables, by port.
+type Columns = BTreeMap<String, BTreeSet<String>>;
+
+fn names(schema: &SchemaRef) -> impl Iterator<Item = String> {
+    schema.fields().iter().map(|field| field.name().clone())
 }
 
 /// The step's tables, without rows.
