@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         rule: GridRule::Extent,
         interpolation: Interpolation::Linear,
         antialias,
+        pad_hu: -1024,
     };
     let bytes = std::fs::read(file)?;
     let read = || nifti::read_file(Path::new(file)).expect("the file was read once already");

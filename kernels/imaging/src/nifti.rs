@@ -8,6 +8,7 @@ mod buffer;
 mod error;
 mod gzip;
 mod header;
+mod slices;
 mod voxels;
 mod write;
 
@@ -18,6 +19,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use error::{ReadError, ReadProblem};
+pub use slices::SliceReader;
 pub use voxels::Voxels;
 pub use write::write;
 
@@ -112,7 +114,7 @@ pub fn read_named(path: &Path, name: &str) -> Result<Nifti, ReadError> {
 }
 
 fn read_path(path: &Path, name: &str) -> Result<Nifti, ReadProblem> {
-    if pair_suffix(path).is_some_and(|(_, half, _)| half == "img") {
+    if is_image_half(path) {
         let header_path = other_half(path, "hdr")?;
         return read_pair(&load(&header_path)?, path);
     }
@@ -143,14 +145,24 @@ fn read_single(bytes: &[u8], name: &str) -> Result<Nifti, ReadProblem> {
 }
 
 fn read_pair(header_bytes: &[u8], image_path: &Path) -> Result<Nifti, ReadProblem> {
-    let header = parse_header(header_bytes)?;
+    assemble(pair_header(header_bytes)?, &load(image_path)?)
+}
+
+/// The header of a pair, from its `.hdr`.
+fn pair_header(bytes: &[u8]) -> Result<Header, ReadProblem> {
+    let header = parse_header(bytes)?;
     if !header.pair {
         return Err(ReadProblem::Pair(
             "the .hdr next to the .img says that it holds the voxels itself; read it as a .nii file"
                 .to_owned(),
         ));
     }
-    assemble(header, &load(image_path)?)
+    Ok(header)
+}
+
+/// Whether a path names the half of a pair that holds the voxels.
+fn is_image_half(path: &Path) -> bool {
+    pair_suffix(path).is_some_and(|(_, half, _)| half == "img")
 }
 
 /// The header at the start of a file, compressed or not.

@@ -15,6 +15,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::geometry::Geometry;
+use crate::nifti::{ReadError, SliceReader};
 use crate::orientation::{Orientation, Reordering};
 use crate::rounding::round_half_even_f32;
 use crate::volume::{HOUNSFIELD_RANGE, Volume};
@@ -35,6 +36,9 @@ pub struct Grid {
     pub interpolation: Interpolation,
     /// When to smooth before taking fewer samples.
     pub antialias: Antialias,
+    /// The value in HU of what lies outside of a sheared volume, in the box that holds it. A straight volume is held by its
+    /// own edges.
+    pub pad_hu: i16,
 }
 
 /// How many voxels a result has along an axis and where they lie, for `n` voxels of spacing `s` and a target
@@ -87,17 +91,44 @@ const MOST_VOXELS: f64 = (1_u64 << 31) as f64;
 /// Resamples a volume, clipped to [`HOUNSFIELD_RANGE`] first.
 ///
 /// A sheared volume (gantry tilt) goes through its whole affine onto the box, along the body's axes, that
-/// holds all its voxels; what lies outside the volume becomes -1024 HU.
+/// holds all its voxels; what lies outside the volume becomes [`Grid::pad_hu`].
 ///
 /// # Errors
 ///
 /// [`ResampleError`], when the grid or the volume cannot be resampled.
 pub fn resample(volume: &Volume, grid: &Grid) -> Result<Volume, ResampleError> {
-    let (low, high) = (f32::from(HOUNSFIELD_RANGE.0), f32::from(HOUNSFIELD_RANGE.1));
-    let load = move |value: i16| f32::from(value).clamp(low, high);
-    let store = |value: f32| round_half_even_f32(value) as i16;
     let (geometry, hounsfield) = resample_voxels(&volume.hounsfield, &volume.geometry, grid, load, store)?;
     Ok(Volume { geometry, hounsfield })
+}
+
+/// Resamples a volume while it is read, with the result of [`resample`]: one slice of the source and the slices of the
+/// result are in memory, and never the source itself. It takes one thread.
+///
+/// # Errors
+///
+/// [`StreamError`]: those of [`resample`] and of reading, and [`StreamError::Sheared`].
+pub fn resample_slices(mut slices: SliceReader, grid: &Grid) -> Result<Volume, StreamError> {
+    let geometry = slices.geometry;
+    check(geometry.voxel_count(), &geometry, grid)?;
+    if geometry.sheared() {
+        return Err(StreamError::Sheared);
+    }
+    let plan = Plan::new(&geometry, grid)?;
+    let mut sums = separable::Sums::new(&plan.taps, geometry.shape[0], load, store);
+    while let Some(slice) = slices.next_slice()? {
+        sums.add(&slice);
+    }
+    slices.finish()?;
+    let (geometry, hounsfield) = plan.finish(sums.finish());
+    Ok(Volume { geometry, hounsfield })
+}
+
+fn load(value: i16) -> f32 {
+    f32::from(value).clamp(f32::from(HOUNSFIELD_RANGE.0), f32::from(HOUNSFIELD_RANGE.1))
+}
+
+fn store(value: f32) -> i16 {
+    round_half_even_f32(value) as i16
 }
 
 /// The work of [`resample`] for any voxel type: `load` makes a stored voxel a number, `store` a number a
@@ -117,25 +148,49 @@ where
     if geometry.sheared() {
         return sheared::resample(source, geometry, grid, load, store);
     }
-    let reordering = Reordering::between(geometry.closest_orientation(), grid.orientation);
-    let canonical = reordering.geometry(geometry);
-    let plan: [AxisPlan; 3] = std::array::from_fn(|axis| {
-        AxisPlan::new(canonical.shape[axis], canonical.spacing_mm()[axis], grid.spacing_mm[axis], grid.rule)
-    });
-    check_size(plan.map(|axis| axis.voxels))?;
-    let result = planned_geometry(&canonical, &plan);
-    // Flips live in the weights; axes change places last, when there are usually fewer voxels.
-    let mut taps: [Taps; 3] = std::array::from_fn(|_| Taps::default());
-    let mut stored_shape = [0; 3];
-    for (axis, along) in plan.iter().enumerate() {
-        let along = along.taps(grid.interpolation, grid.antialias);
-        let from = reordering.source_axis[axis];
-        stored_shape[from] = along.len();
-        taps[from] = if reordering.flipped[axis] { along.reversed() } else { along };
+    let plan = Plan::new(geometry, grid)?;
+    let stored = separable::resample(source, geometry.shape, &plan.taps, load, store);
+    Ok(plan.finish(stored))
+}
+
+/// How a volume that is not sheared is resampled.
+struct Plan {
+    result: Geometry,
+    /// Per stored axis.
+    taps: [Taps; 3],
+    /// Which stored axis becomes which.
+    exchange: Reordering,
+}
+
+impl Plan {
+    fn new(geometry: &Geometry, grid: &Grid) -> Result<Plan, ResampleError> {
+        let reordering = Reordering::between(geometry.closest_orientation(), grid.orientation);
+        let canonical = reordering.geometry(geometry);
+        let axes: [AxisPlan; 3] = std::array::from_fn(|axis| {
+            AxisPlan::new(
+                canonical.shape[axis],
+                canonical.spacing_mm()[axis],
+                grid.spacing_mm[axis],
+                grid.rule,
+            )
+        });
+        check_size(axes.map(|axis| axis.voxels))?;
+        // Flips live in the weights; axes change places last, when there are usually fewer voxels.
+        let mut taps: [Taps; 3] = std::array::from_fn(|_| Taps::default());
+        for (axis, along) in axes.iter().enumerate() {
+            let along = along.taps(grid.interpolation, grid.antialias);
+            taps[reordering.source_axis[axis]] =
+                if reordering.flipped[axis] { along.reversed() } else { along };
+        }
+        let exchange = Reordering { source_axis: reordering.source_axis, flipped: [false; 3] };
+        Ok(Plan { result: planned_geometry(&canonical, &axes), taps, exchange })
     }
-    let stored = separable::resample(source, geometry.shape, &taps, load, store);
-    let exchange = Reordering { source_axis: reordering.source_axis, flipped: [false; 3] };
-    Ok((result, exchange.voxels(Cow::from(stored), stored_shape)))
+
+    /// The result, from its voxels in the order of the stored axes.
+    fn finish<D: Copy + Default + Send + Sync>(&self, stored: Vec<D>) -> (Geometry, Vec<D>) {
+        let stored_shape = std::array::from_fn(|axis| self.taps[axis].len());
+        (self.result, self.exchange.voxels(Cow::from(stored), stored_shape))
+    }
 }
 
 /// Where the samples of one axis lie.
@@ -215,6 +270,29 @@ fn check_size(shape: [f64; 3]) -> Result<(), ResampleError> {
         return Err(ResampleError::Size { voxels });
     }
     Ok(())
+}
+
+/// A volume that cannot be resampled while it is read.
+#[derive(Debug)]
+pub enum StreamError {
+    /// Its file is refused.
+    Read(ReadError),
+    /// It cannot be resampled onto the grid.
+    Resample(ResampleError),
+    /// It is sheared: such a volume goes through its whole affine and must be in memory.
+    Sheared,
+}
+
+impl From<ReadError> for StreamError {
+    fn from(error: ReadError) -> StreamError {
+        StreamError::Read(error)
+    }
+}
+
+impl From<ResampleError> for StreamError {
+    fn from(error: ResampleError) -> StreamError {
+        StreamError::Resample(error)
+    }
 }
 
 /// A volume that cannot be resampled onto a grid.

@@ -1,6 +1,7 @@
 //! `label.rules`: labels from reports by the rules of a finding pack.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::Context;
@@ -106,13 +107,29 @@ impl Operator for LabelRules {
         let reports = io.rows().clone();
         let schema = io.schema("")?;
         let texts = section_texts(&reports)?;
-        for start in (0..reports.num_rows()).step_by(CHUNK) {
-            let rows: Vec<usize> = (start..(start + CHUNK).min(reports.num_rows())).collect();
+        let labelled = |rows: Range<usize>| -> anyhow::Result<(Vec<usize>, RecordBatch)> {
             let labels: Vec<Vec<FindingLabel>> =
-                rows.par_iter().map(|row| labeller.label(&sections_of(&texts, *row))).collect();
-            let lengths: Vec<usize> = labels.iter().map(Vec::len).collect();
-            io.answer(&rows, &lengths, &label_batch(&schema, pack, &labels.concat())?)?;
-            io.progress((rows.len() + start) as u64, reports.num_rows() as u64, "");
+                rows.into_par_iter().map(|row| labeller.label(&sections_of(&texts, row))).collect();
+            let lengths = labels.iter().map(Vec::len).collect();
+            Ok((lengths, label_batch(&schema, pack, &labels.concat())?))
+        };
+        let all = reports.num_rows();
+        let mut chunks = (0..all)
+            .step_by(CHUNK)
+            .map(|start| start..(start + CHUNK).min(all))
+            .collect::<Vec<_>>()
+            .into_iter();
+        let mut next = chunks.next().map(|rows| (rows.clone(), labelled(rows)));
+        while let Some((rows, made)) = next.take() {
+            let (lengths, batch) = made?;
+            // While one chunk is kept, the cores label the next.
+            rayon::in_place_scope(|scope| {
+                if let Some(rows) = chunks.next() {
+                    scope.spawn(|_| next = Some((rows.clone(), labelled(rows))));
+                }
+                io.answer(&rows.clone().collect::<Vec<_>>(), &lengths, &batch)
+            })?;
+            io.progress(rows.end as u64, all as u64, "");
             if io.cancelled() {
                 break;
             }

@@ -4,7 +4,7 @@
 //! 0.6 of the time of a streaming decoder. All else (several members, zero padding, damage) takes the
 //! streaming decoder, which also says what is wrong.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use flate2::bufread::GzDecoder;
 use libdeflater::Decompressor;
@@ -79,26 +79,76 @@ fn deflate_stream(member: &[u8]) -> Option<&[u8]> {
 }
 
 fn inflate_members(bytes: &[u8], wanted: usize) -> Result<Vec<u8>, ReadProblem> {
+    let mut members = Members::new(bytes);
     let mut inflated = Vec::new();
-    let mut rest = bytes;
-    while is_gzip(rest) {
-        let mut member = GzDecoder::new(rest);
-        let room = (wanted - inflated.len()) as u64;
-        member
-            .by_ref()
-            .take(room)
-            .read_to_end(&mut inflated)
-            .map_err(|error| damaged(&error, inflated.len()))?;
-        io::copy(&mut member, &mut io::sink()).map_err(|error| damaged(&error, inflated.len()))?;
-        rest = member.into_inner();
-    }
-    if rest.iter().any(|&byte| byte != 0) {
-        return Err(ReadProblem::Gzip(format!("{} bytes after the last member are not gzip", rest.len())));
-    }
+    members
+        .by_ref()
+        .take(wanted as u64)
+        .read_to_end(&mut inflated)
+        .map_err(|error| damaged(&error, inflated.len()))?;
+    io::copy(&mut members, &mut io::sink()).map_err(|error| damaged(&error, inflated.len()))?;
     Ok(inflated)
 }
 
-fn damaged(error: &io::Error, inflated_bytes: usize) -> ReadProblem {
+/// What the members of a gzip file hold, one after another. Every member is checked at its end, and nothing but zeros may
+/// follow the last.
+pub(super) struct Members<R: BufRead> {
+    state: State<R>,
+}
+
+enum State<R: BufRead> {
+    Member(Box<GzDecoder<R>>),
+    /// All members have been read.
+    Over,
+}
+
+impl<R: BufRead> Members<R> {
+    /// The members of a file that [`is_gzip`].
+    pub(super) fn new(file: R) -> Members<R> {
+        Members { state: State::Member(Box::new(GzDecoder::new(file))) }
+    }
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while let State::Member(member) = &mut self.state {
+            let read = member.read(into)?;
+            if read > 0 || into.is_empty() {
+                return Ok(read);
+            }
+            let State::Member(member) = std::mem::replace(&mut self.state, State::Over) else { break };
+            let mut rest = member.into_inner();
+            if rest.fill_buf()?.first() == Some(&GZIP_FIRST_BYTE) {
+                self.state = State::Member(Box::new(GzDecoder::new(rest)));
+            } else {
+                only_zeros(&mut rest)?;
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// What every gzip member begins with.
+const GZIP_FIRST_BYTE: u8 = 0x1f;
+
+fn only_zeros(rest: &mut impl BufRead) -> io::Result<()> {
+    loop {
+        let bytes = rest.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        if bytes.iter().any(|&byte| byte != 0) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "bytes after the last member are not gzip",
+            ));
+        }
+        let count = bytes.len();
+        rest.consume(count);
+    }
+}
+
+pub(super) fn damaged(error: &io::Error, inflated_bytes: usize) -> ReadProblem {
     let cause = if error.kind() == io::ErrorKind::UnexpectedEof {
         "it ends before its trailer".to_owned()
     } else {

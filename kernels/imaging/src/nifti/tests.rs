@@ -399,7 +399,7 @@ fn garbage_between_gzip_members_is_refused_and_zeros_are_not() {
     let packed = write(&ramp([5, 4, 3], "RAS"), true);
     assert!(read(&[packed.clone(), vec![0; 512]].concat(), "padded.nii.gz").is_ok());
     let followed = read(&[packed, b"garbage".to_vec()].concat(), "followed.nii.gz").unwrap_err();
-    assert!(followed.to_string().contains("7 bytes after the last member"));
+    assert!(followed.to_string().contains("bytes after the last member"));
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! resamples the plane (y first, over whole contiguous rows; then x) and adds it to those slices. Memory is
 //! one slab of f32 per thread.
 
+use std::collections::BTreeMap;
+
 use rayon::prelude::*;
 
 use super::taps::Taps;
@@ -49,6 +51,78 @@ where
         },
     );
     out
+}
+
+/// Result slices that come about while source slices come in, in their order. The arithmetic is that of [`resample`].
+pub(super) struct Sums<'a, S, D> {
+    taps: &'a [Taps; 3],
+    row_voxels: usize,
+    load: fn(S) -> f32,
+    store: fn(f32) -> D,
+    /// Source slices that have come.
+    slices: usize,
+    /// By result slice that has begun: its sums.
+    begun: BTreeMap<usize, Vec<f32>>,
+    /// Sums of slices that are done.
+    spare: Vec<Vec<f32>>,
+    scratch: Scratch,
+    out: Vec<D>,
+}
+
+impl<'a, S: Copy, D: Copy + Default> Sums<'a, S, D> {
+    /// For slices with rows of `row_voxels`.
+    pub(super) fn new(
+        taps: &'a [Taps; 3],
+        row_voxels: usize,
+        load: fn(S) -> f32,
+        store: fn(f32) -> D,
+    ) -> Sums<'a, S, D> {
+        let out = vec![D::default(); taps.iter().map(Taps::len).product()];
+        let (begun, spare, scratch) = (BTreeMap::new(), Vec::new(), Scratch::default());
+        Sums { taps, row_voxels, load, store, slices: 0, begun, spare, scratch, out }
+    }
+
+    /// Takes the next source slice.
+    pub(super) fn add(&mut self, slice: &[S]) {
+        let z = self.slices;
+        self.slices += 1;
+        let along_z = &self.taps[2];
+        let readers: Vec<(usize, f32)> = (0..along_z.len())
+            .map(|sample| (sample, along_z.weight(sample, z)))
+            .filter(|(_, weight)| *weight != 0.0)
+            .collect();
+        if readers.is_empty() {
+            return;
+        }
+        let Scratch { row, plane, .. } = &mut self.scratch;
+        resample_plane(slice, self.row_voxels, self.taps, &self.load, row, plane);
+        for &(sample, weight) in &readers {
+            let sums = self.begun.entry(sample).or_insert_with(|| {
+                let mut sums = self.spare.pop().unwrap_or_default();
+                sums.clear();
+                sums.resize(plane.len(), 0.0);
+                sums
+            });
+            sums.iter_mut().zip(&*plane).for_each(|(sum, &value)| *sum += weight * value);
+        }
+        let done = |sample: &usize| along_z.of(*sample).all(|(read, _)| read <= z);
+        readers.iter().map(|(sample, _)| *sample).filter(done).for_each(|sample| self.end(sample));
+    }
+
+    /// Stores a result slice that has all that it reads.
+    fn end(&mut self, sample: usize) {
+        let Some(sums) = self.begun.remove(&sample) else { return };
+        let start = sample * sums.len();
+        let result = &mut self.out[start..start + sums.len()];
+        result.iter_mut().zip(&sums).for_each(|(voxel, &sum)| *voxel = (self.store)(sum));
+        self.spare.push(sums);
+    }
+
+    /// The result, once all source slices have come.
+    pub(super) fn finish(self) -> Vec<D> {
+        debug_assert!(self.begun.is_empty(), "every result slice reads source slices that there are");
+        self.out
+    }
 }
 
 /// Buffers that a thread keeps from slab to slab.

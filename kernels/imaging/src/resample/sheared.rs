@@ -5,7 +5,6 @@ use rayon::prelude::*;
 use super::taps::Taps;
 use super::{Grid, GridRule, Interpolation, ResampleError, check_size, separable};
 use crate::geometry::{Geometry, inverse, transform};
-use crate::volume::HOUNSFIELD_RANGE;
 
 /// Resamples onto the box along the body's axes that holds every voxel's corners. The caller has checked the
 /// affine.
@@ -31,17 +30,9 @@ where
     let voxels = match smoothing_taps(geometry, grid) {
         Some(taps) => {
             let smooth = separable::resample(source, geometry.shape, &taps, load, |value| value);
-            sample(
-                &smooth,
-                |value| value,
-                geometry.shape,
-                &to_source,
-                result.shape,
-                grid.interpolation,
-                store,
-            )
+            sample(&smooth, |value| value, geometry.shape, &to_source, result.shape, grid, store)
         }
-        None => sample(source, load, geometry.shape, &to_source, result.shape, grid.interpolation, store),
+        None => sample(source, load, geometry.shape, &to_source, result.shape, grid, store),
     };
     Ok((result, voxels))
 }
@@ -101,24 +92,24 @@ fn smoothing_taps(geometry: &Geometry, grid: &Grid) -> Option<[Taps; 3]> {
     })
 }
 
-/// Takes a value at every voxel of `out_shape`, whose index `to_source` maps to a source index; outside, the
-/// lowest HU.
+/// Takes a value at every voxel of `out_shape`, whose index `to_source` maps to a source index; outside, the grid's
+/// value for that.
 fn sample<S, D>(
     source: &[S],
     load: impl Fn(S) -> f32 + Sync,
     shape: [usize; 3],
     to_source: &[[f64; 4]; 4],
     out_shape: [usize; 3],
-    interpolation: Interpolation,
+    grid: &Grid,
     store: impl Fn(f32) -> D + Sync,
 ) -> Vec<D>
 where
     S: Copy + Sync,
     D: Copy + Default + Send,
 {
-    let outside = f32::from(HOUNSFIELD_RANGE.0);
+    let outside = f32::from(grid.pad_hu);
     let inside = |at: &[f64; 3]| (0..3).all(|axis| (-0.5..=shape[axis] as f64 - 0.5).contains(&at[axis]));
-    let value = |at: [f64; 3]| match interpolation {
+    let value = |at: [f64; 3]| match grid.interpolation {
         _ if !inside(&at) => outside,
         Interpolation::Linear => trilinear(source, &load, shape, at),
         Interpolation::Nearest => {
