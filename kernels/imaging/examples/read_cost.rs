@@ -8,7 +8,10 @@ use std::error::Error;
 use std::hint::black_box;
 use std::path::Path;
 
-use argent_imaging::resample::{Antialias, Grid, GridRule, Interpolation, resample};
+use argent_imaging::nifti::SliceReader;
+use argent_imaging::resample::{
+    Antialias, Grid, GridRule, Interpolation, resample, resample_nifti, resample_slices,
+};
 use argent_imaging::{Orientation, nifti, side_file};
 use libdeflater::{CompressionLvl, Compressor, Decompressor};
 
@@ -41,13 +44,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut inflated = vec![0; size];
         Decompressor::new().gzip_decompress(&bytes, &mut inflated).expect("one member of int16 voxels")
     });
-    let job = |grid: &Grid| resample(&volume(read()), grid).expect("it was resampled once already");
+    let job = |grid: &Grid| resample_nifti(read(), grid).expect("it was resampled once already");
+    let streamed = |grid: &Grid| {
+        let slices = SliceReader::open(Path::new(file), file).expect("the file was read once already");
+        resample_slices(slices, grid).expect("it was resampled once already")
+    };
     measure("read the file", read);
     measure("read to 16-bit HU", || volume(read()));
     measure("resample, no antialiasing", || resample(&input, &plain));
     measure("resample, antialiased", || resample(&input, &smooth));
     let whole = measure("read and resample, no antialiasing", || job(&plain));
     let antialiased = measure("read and resample, antialiased", || job(&smooth));
+    measure("slice by slice, no antialiasing", || streamed(&plain));
+    measure("slice by slice, antialiased", || streamed(&smooth));
     measure("statistics of the result", || output.statistics());
     println!("ratio to inflating: {:.2} plain, {:.2} antialiased", whole / inflate, antialiased / inflate);
 

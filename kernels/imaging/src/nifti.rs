@@ -61,6 +61,11 @@ impl Nifti {
         self.voxels.to_i16(self.scaling, HOUNSFIELD_RANGE)
     }
 
+    /// The stored values, x fastest, where they are 16-bit HU already. Unlike all others here they are not clipped.
+    pub(crate) fn unclipped_i16(&self) -> Option<&[i16]> {
+        self.voxels.as_i16(self.scaling)
+    }
+
     /// The volume with the voxels of [`Nifti::hounsfield_i16`], and its count. An unscaled int16 file is
     /// converted where it lies, without a second copy of its voxels.
     pub fn into_volume(self) -> (Volume, u64) {

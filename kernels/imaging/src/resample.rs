@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::geometry::Geometry;
-use crate::nifti::{ReadError, SliceReader};
+use crate::nifti::{Nifti, ReadError, SliceReader};
 use crate::orientation::{Orientation, Reordering};
 use crate::rounding::round_half_even_f32;
 use crate::volume::{HOUNSFIELD_RANGE, Volume};
@@ -101,6 +101,18 @@ pub fn resample(volume: &Volume, grid: &Grid) -> Result<Volume, ResampleError> {
     Ok(Volume { geometry, hounsfield })
 }
 
+/// Resamples a file's volume, as [`resample`] does its [`Nifti::into_volume`]. Voxels that are 16-bit HU in the file are
+/// clipped as they are read, without another pass over them.
+///
+/// # Errors
+///
+/// As [`resample`].
+pub fn resample_nifti(nifti: Nifti, grid: &Grid) -> Result<Volume, ResampleError> {
+    let Some(stored) = nifti.unclipped_i16() else { return resample(&nifti.into_volume().0, grid) };
+    let (geometry, hounsfield) = resample_voxels(stored, &nifti.geometry, grid, load, store)?;
+    Ok(Volume { geometry, hounsfield })
+}
+
 /// Resamples a volume while it is read, with the result of [`resample`]: one slice of the source and the slices of the
 /// result are in memory, and never the source itself. It takes one thread.
 ///
@@ -123,10 +135,12 @@ pub fn resample_slices(mut slices: SliceReader, grid: &Grid) -> Result<Volume, S
     Ok(Volume { geometry, hounsfield })
 }
 
+#[inline(always)]
 fn load(value: i16) -> f32 {
     f32::from(value).clamp(f32::from(HOUNSFIELD_RANGE.0), f32::from(HOUNSFIELD_RANGE.1))
 }
 
+#[inline(always)]
 fn store(value: f32) -> i16 {
     round_half_even_f32(value) as i16
 }
@@ -137,8 +151,8 @@ fn resample_voxels<S, D>(
     source: &[S],
     geometry: &Geometry,
     grid: &Grid,
-    load: impl Fn(S) -> f32 + Sync,
-    store: impl Fn(f32) -> D + Sync,
+    load: impl Fn(S) -> f32 + Copy + Send + Sync,
+    store: impl Fn(f32) -> D + Copy + Send + Sync,
 ) -> Result<(Geometry, Vec<D>), ResampleError>
 where
     S: Copy + Sync,

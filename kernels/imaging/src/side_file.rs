@@ -50,7 +50,11 @@ pub fn encode(volume: &Volume) -> Vec<u8> {
     bytes.extend(shape.iter().flat_map(|&voxels| (voxels as u64).to_le_bytes()));
     bytes.extend(affine[..3].iter().flatten().flat_map(|value| value.to_le_bytes()));
     bytes.resize(HEADER_BYTES, 0);
-    bytes.extend(volume.hounsfield.iter().flat_map(|value| value.to_le_bytes()));
+    if cfg!(target_endian = "little") {
+        bytes.extend_from_slice(bytemuck::cast_slice(&volume.hounsfield));
+    } else {
+        bytes.extend(volume.hounsfield.iter().flat_map(|value| value.to_le_bytes()));
+    }
     bytes
 }
 

@@ -34,17 +34,16 @@ impl Buffer {
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        #[expect(unsafe_code, reason = "the standard library has no safe view of integers as bytes")]
-        // SAFETY: every pair of bytes of an i16 is two valid u8, which need no alignment.
-        let (_, bytes, _) = unsafe { self.words.align_to::<u8>() };
-        &bytes[..self.bytes]
+        &bytemuck::cast_slice(&self.words)[..self.bytes]
     }
 
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        #[expect(unsafe_code, reason = "the standard library has no safe view of integers as bytes")]
-        // SAFETY: u8 needs no alignment, and any two bytes written are a valid i16.
-        let (_, bytes, _) = unsafe { self.words.align_to_mut::<u8>() };
-        &mut bytes[..self.bytes]
+        &mut bytemuck::cast_slice_mut(&mut self.words)[..self.bytes]
+    }
+
+    /// The bytes as the 16-bit numbers that they are on this machine.
+    pub(super) fn words(&self) -> &[i16] {
+        &self.words
     }
 
     /// The buffer as the 16-bit numbers that its bytes are on this machine.

@@ -1,11 +1,16 @@
-//! Resampling along each stored axis in turn, slab by slab.
+//! Resampling along each stored axis in turn.
 //!
-//! A task owns a slab of neighbouring result slices. For every source slice that one of them reads, it
-//! resamples the plane (y first, over whole contiguous rows; then x) and adds it to those slices. Memory is
-//! one slab of f32 per thread.
+//! Two orders give the same result but for rounding, and the cheaper one is taken. Where a result has fewer slices than are
+//! read for it, the slices that one of its slices reads are added up first, and the sum is resampled in its plane. Else
+//! every source slice is resampled in its plane, and added to the slices that read it. In a plane y goes first, over whole
+//! contiguous rows; then x.
+//!
+//! Loops over rows are compiled for what the processor has ([`Arch`]). None of them may fuse a product with a sum, so all
+//! processors give the same bits.
 
 use std::collections::BTreeMap;
 
+use pulp::Arch;
 use rayon::prelude::*;
 
 use super::taps::Taps;
@@ -15,50 +20,108 @@ pub(super) fn resample<S, D>(
     source: &[S],
     shape: [usize; 3],
     taps: &[Taps; 3],
-    load: impl Fn(S) -> f32 + Sync,
-    store: impl Fn(f32) -> D + Sync,
+    load: impl Fn(S) -> f32 + Copy + Send + Sync,
+    store: impl Fn(f32) -> D + Copy + Send + Sync,
 ) -> Vec<D>
 where
     S: Copy + Sync,
     D: Copy + Default + Send,
 {
-    let plane_shape = [taps[0].len(), taps[1].len()];
-    let plane = plane_shape[0] * plane_shape[1];
-    let slices = taps[2].len();
+    let plane = taps[0].len() * taps[1].len();
     let source_plane = shape[0] * shape[1];
-    let slab = slab_slices(slices);
-    let mut out = vec![D::default(); plane * slices];
+    let slice = |z: usize| &source[z * source_plane..(z + 1) * source_plane];
+    let mut out = vec![D::default(); plane * taps[2].len()];
+    let (arch, stages) = (Arch::new(), Stages { row_voxels: shape[0], taps, load });
+    if Order::of(&taps[2]) == Order::SlicesFirst {
+        out.par_chunks_mut(plane).enumerate().for_each_init(Scratch::default, |scratch, (sample, result)| {
+            let Scratch { sum, row, plane } = scratch;
+            arch.dispatch(|| {
+                match only(&taps[2], sample) {
+                    Some(z) => stages.plane(slice(z), row, plane),
+                    None => {
+                        sum.clear();
+                        sum.resize(source_plane, 0.0);
+                        for block in blocks(source_plane) {
+                            for (z, weight) in taps[2].of(sample) {
+                                stages.add(&slice(z)[block.clone()], weight, &mut sum[block.clone()]);
+                            }
+                        }
+                        stages.over(|value: f32| value).plane(sum, row, plane);
+                    }
+                }
+                result.iter_mut().zip(&*plane).for_each(|(voxel, &value)| *voxel = store(value));
+            });
+        });
+        return out;
+    }
+    let slab = slab_slices(taps[2].len());
     out.par_chunks_mut(plane * slab).enumerate().for_each_init(
         Scratch::default,
         |scratch, (index, result)| {
             let samples = index * slab..index * slab + result.len() / plane;
-            scratch.sums.clear();
-            scratch.sums.resize(result.len(), 0.0);
+            let Scratch { sum, row, plane: resampled } = scratch;
+            sum.clear();
+            sum.resize(result.len(), 0.0);
             for z in slices_read(&taps[2], samples.clone()) {
                 let readers = samples.clone().map(|sample| taps[2].weight(sample, z));
                 if readers.clone().all(|weight| weight == 0.0) {
                     continue;
                 }
-                let slice = &source[z * source_plane..(z + 1) * source_plane];
-                resample_plane(slice, shape[0], taps, &load, &mut scratch.row, &mut scratch.plane);
-                for (sums, weight) in scratch.sums.chunks_exact_mut(plane).zip(readers) {
-                    if weight != 0.0 {
-                        sums.iter_mut().zip(&scratch.plane).for_each(|(sum, &value)| *sum += weight * value);
+                arch.dispatch(|| {
+                    stages.plane(slice(z), row, resampled);
+                    for (sums, weight) in sum.chunks_exact_mut(plane).zip(readers) {
+                        if weight != 0.0 {
+                            stages.over(|value: f32| value).add(resampled, weight, sums);
+                        }
                     }
-                }
+                });
             }
-            result.iter_mut().zip(&scratch.sums).for_each(|(voxel, &sum)| *voxel = store(sum));
+            result.iter_mut().zip(&*sum).for_each(|(voxel, &sum)| *voxel = store(sum));
         },
     );
     out
 }
 
+/// Which axis is resampled first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// The slowest one.
+    SlicesFirst,
+    /// Those of the plane.
+    PlaneFirst,
+}
+
+impl Order {
+    /// The cheaper order, for the taps of the slowest axis: the one that resamples fewer planes.
+    fn of(along_z: &Taps) -> Order {
+        let read: std::collections::BTreeSet<usize> =
+            (0..along_z.len()).flat_map(|sample| along_z.of(sample).map(|(z, _)| z)).collect();
+        if along_z.len() <= read.len() { Order::SlicesFirst } else { Order::PlaneFirst }
+    }
+}
+
+/// The slice that a sample is a copy of.
+fn only(along_z: &Taps, sample: usize) -> Option<usize> {
+    let mut read = along_z.of(sample);
+    let first = read.next().filter(|(_, weight)| *weight == 1.0)?;
+    read.next().is_none().then_some(first.0)
+}
+
+/// Voxels that are added up together: their sums stay in the nearest cache.
+const BLOCK_VOXELS: usize = 1 << 12;
+
+fn blocks(voxels: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    (0..voxels).step_by(BLOCK_VOXELS).map(move |start| start..(start + BLOCK_VOXELS).min(voxels))
+}
+
 /// Result slices that come about while source slices come in, in their order. The arithmetic is that of [`resample`].
-pub(super) struct Sums<'a, S, D> {
+pub(super) struct Sums<'a, D, L, T> {
     taps: &'a [Taps; 3],
     row_voxels: usize,
-    load: fn(S) -> f32,
-    store: fn(f32) -> D,
+    load: L,
+    store: T,
+    order: Order,
+    arch: Arch,
     /// Source slices that have come.
     slices: usize,
     /// By result slice that has begun: its sums.
@@ -69,53 +132,69 @@ pub(super) struct Sums<'a, S, D> {
     out: Vec<D>,
 }
 
-impl<'a, S: Copy, D: Copy + Default> Sums<'a, S, D> {
+impl<'a, D: Copy + Default, L: Copy, T: Fn(f32) -> D> Sums<'a, D, L, T> {
     /// For slices with rows of `row_voxels`.
-    pub(super) fn new(
-        taps: &'a [Taps; 3],
-        row_voxels: usize,
-        load: fn(S) -> f32,
-        store: fn(f32) -> D,
-    ) -> Sums<'a, S, D> {
+    pub(super) fn new(taps: &'a [Taps; 3], row_voxels: usize, load: L, store: T) -> Sums<'a, D, L, T> {
         let out = vec![D::default(); taps.iter().map(Taps::len).product()];
         let (begun, spare, scratch) = (BTreeMap::new(), Vec::new(), Scratch::default());
-        Sums { taps, row_voxels, load, store, slices: 0, begun, spare, scratch, out }
+        let (order, arch) = (Order::of(&taps[2]), Arch::new());
+        Sums { taps, row_voxels, load, store, order, arch, slices: 0, begun, spare, scratch, out }
     }
 
     /// Takes the next source slice.
-    pub(super) fn add(&mut self, slice: &[S]) {
+    pub(super) fn add<S: Copy>(&mut self, slice: &[S])
+    where
+        L: Fn(S) -> f32,
+    {
         let z = self.slices;
         self.slices += 1;
         let along_z = &self.taps[2];
-        let readers: Vec<(usize, f32)> = (0..along_z.len())
-            .map(|sample| (sample, along_z.weight(sample, z)))
-            .filter(|(_, weight)| *weight != 0.0)
-            .collect();
+        let weighted = (0..along_z.len()).map(|sample| (sample, along_z.weight(sample, z)));
+        let readers: Vec<(usize, f32)> = weighted.filter(|(_, weight)| *weight != 0.0).collect();
         if readers.is_empty() {
             return;
         }
-        let Scratch { row, plane, .. } = &mut self.scratch;
-        resample_plane(slice, self.row_voxels, self.taps, &self.load, row, plane);
+        let load = self.load;
+        let stages = Stages { row_voxels: self.row_voxels, taps: self.taps, load };
+        let plain = stages.over(|value: f32| value);
+        if self.order == Order::PlaneFirst {
+            let Scratch { row, plane, .. } = &mut self.scratch;
+            self.arch.dispatch(|| stages.plane(slice, row, plane));
+        }
         for &(sample, weight) in &readers {
-            let sums = self.begun.entry(sample).or_insert_with(|| {
-                let mut sums = self.spare.pop().unwrap_or_default();
-                sums.clear();
-                sums.resize(plane.len(), 0.0);
-                sums
+            if self.order == Order::SlicesFirst && only(along_z, sample).is_some() {
+                let Scratch { row, plane, .. } = &mut self.scratch;
+                self.arch.dispatch(|| stages.plane(slice, row, plane));
+                self.keep(sample);
+                continue;
+            }
+            let wanted =
+                if self.order == Order::SlicesFirst { slice.len() } else { self.scratch.plane.len() };
+            let sums = self.begun.entry(sample).or_insert_with(|| zeros(self.spare.pop(), wanted));
+            let plane = &self.scratch.plane;
+            self.arch.dispatch(|| match self.order {
+                Order::SlicesFirst => stages.add(slice, weight, sums),
+                Order::PlaneFirst => plain.add(plane, weight, sums),
             });
-            sums.iter_mut().zip(&*plane).for_each(|(sum, &value)| *sum += weight * value);
         }
         let done = |sample: &usize| along_z.of(*sample).all(|(read, _)| read <= z);
-        readers.iter().map(|(sample, _)| *sample).filter(done).for_each(|sample| self.end(sample));
+        for sample in readers.iter().map(|(sample, _)| *sample).filter(done) {
+            let Some(sums) = self.begun.remove(&sample) else { continue };
+            let Scratch { row, plane, .. } = &mut self.scratch;
+            match self.order {
+                Order::SlicesFirst => self.arch.dispatch(|| plain.plane(&sums, row, plane)),
+                Order::PlaneFirst => plane.copy_from_slice(&sums),
+            }
+            self.keep(sample);
+            self.spare.push(sums);
+        }
     }
 
-    /// Stores a result slice that has all that it reads.
-    fn end(&mut self, sample: usize) {
-        let Some(sums) = self.begun.remove(&sample) else { return };
-        let start = sample * sums.len();
-        let result = &mut self.out[start..start + sums.len()];
-        result.iter_mut().zip(&sums).for_each(|(voxel, &sum)| *voxel = (self.store)(sum));
-        self.spare.push(sums);
+    /// Stores the plane as a result slice.
+    fn keep(&mut self, sample: usize) {
+        let plane = &self.scratch.plane;
+        let result = &mut self.out[sample * plane.len()..(sample + 1) * plane.len()];
+        result.iter_mut().zip(plane).for_each(|(voxel, &value)| *voxel = (self.store)(value));
     }
 
     /// The result, once all source slices have come.
@@ -125,12 +204,20 @@ impl<'a, S: Copy, D: Copy + Default> Sums<'a, S, D> {
     }
 }
 
-/// Buffers that a thread keeps from slab to slab.
+fn zeros(spare: Option<Vec<f32>>, count: usize) -> Vec<f32> {
+    let mut sums = spare.unwrap_or_default();
+    sums.clear();
+    sums.resize(count, 0.0);
+    sums
+}
+
+/// Buffers that a thread keeps from slice to slice.
 #[derive(Default)]
 struct Scratch {
-    sums: Vec<f32>,
-    plane: Vec<f32>,
+    /// Added up slices of the source, or of the result.
+    sum: Vec<f32>,
     row: Vec<f32>,
+    plane: Vec<f32>,
 }
 
 /// Slices per task: enough that few source slices are resampled twice, few enough that every thread has
@@ -147,34 +234,57 @@ fn slices_read(taps: &Taps, samples: std::ops::Range<usize>) -> std::ops::Range<
     from..to
 }
 
-/// Resamples one source slice along y, then x, into `plane`.
-fn resample_plane<S: Copy>(
-    slice: &[S],
+/// The stages of resampling; `load` makes a stored voxel a number. All of them are compiled into their callers, so that
+/// [`Arch::dispatch`] reaches their loops.
+#[derive(Clone, Copy)]
+struct Stages<'a, L> {
     row_voxels: usize,
-    taps: &[Taps; 3],
-    load: &impl Fn(S) -> f32,
-    row: &mut Vec<f32>,
-    plane: &mut Vec<f32>,
-) {
-    let [along_x, along_y, _] = taps;
-    plane.resize(along_x.len() * along_y.len(), 0.0);
-    row.resize(row_voxels, 0.0);
-    for (sample, result) in plane.chunks_exact_mut(along_x.len()).enumerate() {
-        let mut written = false;
-        for (y, weight) in along_y.of(sample) {
-            let source = &slice[y * row_voxels..(y + 1) * row_voxels];
-            if written {
-                row.iter_mut().zip(source).for_each(|(sum, &voxel)| *sum += weight * load(voxel));
-            } else {
-                row.iter_mut().zip(source).for_each(|(sum, &voxel)| *sum = weight * load(voxel));
+    taps: &'a [Taps; 3],
+    load: L,
+}
+
+impl<'a, L> Stages<'a, L> {
+    /// The same stages over voxels of another type.
+    fn over<M>(&self, load: M) -> Stages<'a, M> {
+        Stages { row_voxels: self.row_voxels, taps: self.taps, load }
+    }
+
+    /// Adds weighted voxels to sums.
+    #[inline(always)]
+    fn add<S: Copy>(&self, voxels: &[S], weight: f32, sums: &mut [f32])
+    where
+        L: Fn(S) -> f32,
+    {
+        sums.iter_mut().zip(voxels).for_each(|(sum, &voxel)| *sum += weight * (self.load)(voxel));
+    }
+
+    /// Resamples one slice along y, then x, into `plane`.
+    #[inline(always)]
+    fn plane<S: Copy>(&self, slice: &[S], row: &mut Vec<f32>, plane: &mut Vec<f32>)
+    where
+        L: Fn(S) -> f32,
+    {
+        let [along_x, along_y, _] = self.taps;
+        plane.resize(along_x.len() * along_y.len(), 0.0);
+        row.resize(self.row_voxels, 0.0);
+        for (sample, result) in plane.chunks_exact_mut(along_x.len()).enumerate() {
+            let mut written = false;
+            for (y, weight) in along_y.of(sample) {
+                let source = &slice[y * self.row_voxels..(y + 1) * self.row_voxels];
+                if written {
+                    self.add(source, weight, row);
+                } else {
+                    row.iter_mut().zip(source).for_each(|(sum, &voxel)| *sum = weight * (self.load)(voxel));
+                }
+                written = true;
             }
-            written = true;
+            resample_row(row, along_x, result);
         }
-        resample_row(row, along_x, result);
     }
 }
 
 /// Resamples one row. The widths that occur in practice are compiled with their loop unrolled.
+#[inline(always)]
 fn resample_row(row: &[f32], taps: &Taps, result: &mut [f32]) {
     match taps.width() {
         1 => resample_row_by::<1>(row, taps, result),
@@ -196,6 +306,7 @@ fn resample_row(row: &[f32], taps: &Taps, result: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn resample_row_by<const WIDTH: usize>(row: &[f32], taps: &Taps, result: &mut [f32]) {
     let (weights, _) = taps.weights().as_chunks::<WIDTH>();
     for (value, (&first, weights)) in result.iter_mut().zip(taps.firsts().iter().zip(weights)) {

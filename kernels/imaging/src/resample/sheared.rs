@@ -15,8 +15,8 @@ pub(super) fn resample<S, D>(
     source: &[S],
     geometry: &Geometry,
     grid: &Grid,
-    load: impl Fn(S) -> f32 + Sync,
-    store: impl Fn(f32) -> D + Sync,
+    load: impl Fn(S) -> f32 + Copy + Send + Sync,
+    store: impl Fn(f32) -> D + Copy + Send + Sync,
 ) -> Result<(Geometry, Vec<D>), ResampleError>
 where
     S: Copy + Sync,

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::{
-    Antialias, Grid, GridRule, Interpolation, ResampleError, StreamError, resample, resample_slices,
-    resample_voxels,
+    Antialias, Grid, GridRule, Interpolation, ResampleError, StreamError, resample, resample_nifti,
+    resample_slices, resample_voxels,
 };
 use crate::geometry::Geometry;
 use crate::nifti::{self, Nifti, SliceReader, read_file};
@@ -341,6 +341,8 @@ fn a_volume_is_resampled_while_it_is_read_as_when_it_was_read_before() {
             let grid = Grid { spacing_mm, orientation, rule, interpolation, antialias, pad_hu: 0 };
             for path in [&plain_path, &packed_path] {
                 let (whole, _) = nifti::read_file(path).unwrap().into_volume();
+                let at_once = resample_nifti(nifti::read_file(path).unwrap(), &grid).unwrap();
+                assert_eq!(at_once, resample(&whole, &grid).unwrap());
                 let slices = SliceReader::open(path, "scan").unwrap();
                 assert_eq!(resample_slices(slices, &grid).unwrap(), resample(&whole, &grid).unwrap());
             }
