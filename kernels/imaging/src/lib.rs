@@ -22,5 +22,5 @@ mod volume;
 
 pub use geometry::Geometry;
 pub use orientation::{Orientation, OrientationError, orient};
-pub use statistics::HounsfieldStatistics;
+pub use statistics::{Histogram, HounsfieldStatistics};
 pub use volume::{HOUNSFIELD_RANGE, Volume};

@@ -48,9 +48,13 @@ const DOUBLE_RESCALE_TISSUE_FRACTION: f64 = 0.02;
 const DOUBLE_RESCALE_BELOW_FRACTION: f64 = 0.9;
 
 impl HounsfieldStatistics {
-    /// Statistics of values in HU, clipped or not. Exact: everything is drawn from the full histogram.
+    /// Statistics of values in HU, clipped or not.
     pub(crate) fn of(hounsfield: &[i16]) -> HounsfieldStatistics {
-        let histogram = Histogram::of(hounsfield);
+        HounsfieldStatistics::of_histogram(&Histogram::of(hounsfield))
+    }
+
+    /// Statistics of the values that were counted. Exact: everything is drawn from the full histogram.
+    pub fn of_histogram(histogram: &Histogram) -> HounsfieldStatistics {
         let (min, max) = histogram.extremes();
         let (mean, std) = histogram.moments();
         let mut statistics = HounsfieldStatistics {
@@ -123,24 +127,35 @@ impl HounsfieldStatistics {
 }
 
 /// Counts of all 65536 values.
-struct Histogram {
+pub struct Histogram {
     counts: Vec<u64>,
 }
 
+impl Default for Histogram {
+    fn default() -> Histogram {
+        Histogram { counts: vec![0; 1 << 16] }
+    }
+}
+
 impl Histogram {
+    /// Counts more values in HU, such as those of the next slice.
+    pub fn add(&mut self, hounsfield: &[i16]) {
+        for &value in hounsfield {
+            self.counts[bin(value)] += 1;
+        }
+    }
+
     fn of(hounsfield: &[i16]) -> Histogram {
-        let empty = || vec![0_u64; 1 << 16];
-        let count = |mut counts: Vec<u64>, chunk: &[i16]| {
-            for &value in chunk {
-                counts[bin(value)] += 1;
-            }
-            counts
+        let count = |mut histogram: Histogram, chunk: &[i16]| {
+            histogram.add(chunk);
+            histogram
         };
-        let add = |mut a: Vec<u64>, b: Vec<u64>| {
-            a.iter_mut().zip(b).for_each(|(total, more)| *total += more);
-            a
+        let both = |mut one: Histogram, other: Histogram| {
+            one.counts.iter_mut().zip(other.counts).for_each(|(total, more)| *total += more);
+            one
         };
-        Histogram { counts: hounsfield.par_chunks(1 << 20).fold(empty, count).reduce(empty, add) }
+        let parts = hounsfield.par_chunks(1 << 20).fold(Histogram::default, count);
+        parts.reduce(Histogram::default, both)
     }
 
     fn filled(&self) -> impl DoubleEndedIterator<Item = (i16, u64)> + '_ {

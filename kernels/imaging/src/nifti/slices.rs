@@ -27,6 +27,8 @@ pub struct SliceReader {
     pub affine_source: AffineSource,
     /// What a person should know of the file, one sentence each.
     pub warnings: Vec<String>,
+    /// How many values of the slices so far lay more than half a unit outside of [`HOUNSFIELD_RANGE`].
+    pub saturated: u64,
     name: String,
     header: Header,
     content: Box<dyn Read + Send>,
@@ -64,6 +66,7 @@ impl SliceReader {
             dtype: header.dtype.name(),
             affine_source,
             warnings,
+            saturated: 0,
             name: name.to_owned(),
             header,
             content,
@@ -118,7 +121,9 @@ impl SliceReader {
             let first = [first % nx, first / nx, self.slices];
             return Err(ReadProblem::NotFinite { count: bad, of: count, first });
         }
-        Ok(voxels.into_i16(self.scaling, HOUNSFIELD_RANGE).0)
+        let (hounsfield, saturated) = voxels.into_i16(self.scaling, HOUNSFIELD_RANGE);
+        self.saturated += saturated;
+        Ok(hounsfield)
     }
 
     /// Reads on to the end of the file, where its checksum stands.
