@@ -10,9 +10,9 @@ use std::path::Path;
 
 use argent_imaging::nifti::SliceReader;
 use argent_imaging::resample::{
-    Antialias, Grid, GridRule, Interpolation, resample, resample_nifti, resample_slices,
+    Antialias, Grid, GridRule, Interpolation, resample, resample_slices, resample_stored,
 };
-use argent_imaging::{Orientation, nifti, side_file};
+use argent_imaging::{Orientation, StoredVolume, nifti, side_file};
 use libdeflater::{CompressionLvl, Compressor, Decompressor};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let read = || nifti::read_file(Path::new(file)).expect("the file was read once already");
     let nifti = nifti::read_file(Path::new(file))?;
     let size = nifti.voxels.len() * 2 + 4096;
-    let volume = |nifti: nifti::Nifti| nifti.into_volume().0;
+    let volume = |nifti: StoredVolume| nifti.into_volume().0;
     let input = volume(nifti);
     let (plain, smooth) = (grid(Antialias::Never), grid(Antialias::Auto));
     let output = resample(&input, &smooth)?;
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut inflated = vec![0; size];
         Decompressor::new().gzip_decompress(&bytes, &mut inflated).expect("one member of int16 voxels")
     });
-    let job = |grid: &Grid| resample_nifti(read(), grid).expect("it was resampled once already");
+    let job = |grid: &Grid| resample_stored(read(), grid).expect("it was resampled once already");
     let streamed = |grid: &Grid| {
         let slices = SliceReader::open(Path::new(file), file).expect("the file was read once already");
         resample_slices(slices, grid).expect("it was resampled once already")

@@ -1,4 +1,4 @@
-//! Computed tomography volumes: reading NIfTI, orientation, Hounsfield units, resampling.
+//! Computed tomography volumes: reading NIfTI and npz, orientation, Hounsfield units, resampling.
 //!
 //! One convention holds everywhere. World coordinates are NIfTI's: millimetres, x to the patient's Right, y
 //! to Anterior, z to Superior. Voxels lie in file order: index `(i, j, k)` of a `[nx, ny, nz]` volume is
@@ -9,18 +9,24 @@
 //! Windowing, cropping and normalising come later and elsewhere.
 
 pub mod nifti;
+pub mod npz;
 pub mod resample;
 pub mod side_file;
 
+mod buffer;
 mod geometry;
 mod orientation;
 #[cfg(test)]
 mod reference;
 mod rounding;
 mod statistics;
+mod stored;
 mod volume;
+mod voxels;
 
 pub use geometry::Geometry;
 pub use orientation::{Orientation, OrientationError, orient};
 pub use statistics::{Histogram, HounsfieldStatistics};
+pub use stored::{AffineSource, StoredVolume};
 pub use volume::{HOUNSFIELD_RANGE, Volume};
+pub use voxels::Voxels;

@@ -4,87 +4,25 @@
 //! and nothing in a header is guessed without a warning that says so.
 
 mod affine;
-mod buffer;
 mod error;
 mod gzip;
 mod header;
 mod slices;
-mod voxels;
 mod write;
 
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use error::{ReadError, ReadProblem};
 pub use slices::SliceReader;
-pub use voxels::Voxels;
 pub use write::write;
 
-use crate::geometry::Geometry;
-use crate::volume::{HOUNSFIELD_RANGE, Volume};
-use buffer::Buffer;
+use crate::buffer::Buffer;
+use crate::stored::StoredVolume;
+use crate::voxels::Voxels;
 use header::{Header, LONGEST_HEADER_BYTES};
-
-/// A scalar volume as its file has it.
-#[derive(Debug, Clone)]
-pub struct Nifti {
-    /// Shape and affine in mm. With [`AffineSource::None`] only the spacing means anything.
-    pub geometry: Geometry,
-    /// The voxels, x fastest.
-    pub voxels: Voxels,
-    /// The stored type, by numpy's name, such as `int16`.
-    pub dtype: &'static str,
-    /// Which transform of the header the affine is.
-    pub affine_source: AffineSource,
-    /// The header's slope and intercept; `None` where it asks for none (slope 0, NaN or infinite, by the
-    /// standard) or for the identity. Set it to `None` for a file whose stored values are HU whatever its
-    /// header says.
-    pub scaling: Option<(f64, f64)>,
-    /// What a person should know of the file, one sentence each.
-    pub warnings: Vec<String>,
-}
-
-impl Nifti {
-    /// The values after [`Nifti::scaling`], computed in f64 and rounded once, x fastest.
-    pub fn to_f32(&self) -> Vec<f32> {
-        self.voxels.to_f32(self.scaling)
-    }
-
-    /// The values after [`Nifti::scaling`] as 16-bit HU, x fastest: rounded half to even and clipped to
-    /// [`HOUNSFIELD_RANGE`]. The count says how many values lay more than half a unit outside that range.
-    ///
-    /// Every value is widened to f64 before it is scaled, so that none wraps.
-    pub fn hounsfield_i16(&self) -> (Vec<i16>, u64) {
-        self.voxels.to_i16(self.scaling, HOUNSFIELD_RANGE)
-    }
-
-    /// The stored values, x fastest, where they are 16-bit HU already. Unlike all others here they are not clipped.
-    pub(crate) fn unclipped_i16(&self) -> Option<&[i16]> {
-        self.voxels.as_i16(self.scaling)
-    }
-
-    /// The volume with the voxels of [`Nifti::hounsfield_i16`], and its count. An unscaled int16 file is
-    /// converted where it lies, without a second copy of its voxels.
-    pub fn into_volume(self) -> (Volume, u64) {
-        let (hounsfield, saturated) = self.voxels.into_i16(self.scaling, HOUNSFIELD_RANGE);
-        (Volume { geometry: self.geometry, hounsfield }, saturated)
-    }
-}
-
-/// Which of a NIfTI header's transforms places the voxels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AffineSource {
-    /// The sform: used whenever its code is positive.
-    Sform,
-    /// The qform: used when its code is positive and the sform's is not.
-    Qform,
-    /// Neither is set. The affine holds the spacing on axes labelled RAS at origin 0; left and right are
-    /// unknown, and no orientation may be asked for before one is assumed with [`Geometry::from_spacing`].
-    None,
-}
 
 /// Reads a `.nii` or `.nii.gz` file from memory. `name` stands in warnings and errors; the bytes alone decide
 /// whether they are gzip.
@@ -94,7 +32,7 @@ pub enum AffineSource {
 /// The problem is in [`ReadError::problem`]: truncated or damaged bytes, a broken header, a file of two or of
 /// more than three axes, colour or complex voxels, voxels that are NaN or infinite, the header of an
 /// `.hdr`/`.img` pair.
-pub fn read(bytes: &[u8], name: &str) -> Result<Nifti, ReadError> {
+pub fn read(bytes: &[u8], name: &str) -> Result<StoredVolume, ReadError> {
     read_single(bytes, name).map_err(|problem| problem.in_file(name))
 }
 
@@ -104,7 +42,7 @@ pub fn read(bytes: &[u8], name: &str) -> Result<Nifti, ReadError> {
 /// # Errors
 ///
 /// As [`read`], and when a file cannot be read or the other half of a pair is not there.
-pub fn read_file(path: &Path) -> Result<Nifti, ReadError> {
+pub fn read_file(path: &Path) -> Result<StoredVolume, ReadError> {
     read_named(path, &path.display().to_string())
 }
 
@@ -114,11 +52,11 @@ pub fn read_file(path: &Path) -> Result<Nifti, ReadError> {
 /// # Errors
 ///
 /// As [`read_file`].
-pub fn read_named(path: &Path, name: &str) -> Result<Nifti, ReadError> {
+pub fn read_named(path: &Path, name: &str) -> Result<StoredVolume, ReadError> {
     read_path(path, name).map_err(|problem| problem.in_file(name))
 }
 
-fn read_path(path: &Path, name: &str) -> Result<Nifti, ReadProblem> {
+fn read_path(path: &Path, name: &str) -> Result<StoredVolume, ReadProblem> {
     if is_image_half(path) {
         let header_path = other_half(path, "hdr")?;
         return read_pair(&load(&header_path)?, path);
@@ -131,7 +69,7 @@ fn read_path(path: &Path, name: &str) -> Result<Nifti, ReadProblem> {
     read_single(&bytes, name)
 }
 
-fn read_single(bytes: &[u8], name: &str) -> Result<Nifti, ReadProblem> {
+fn read_single(bytes: &[u8], name: &str) -> Result<StoredVolume, ReadProblem> {
     let mut header = parse_header(bytes)?;
     if header.pair {
         return Err(ReadProblem::Pair(
@@ -149,7 +87,7 @@ fn read_single(bytes: &[u8], name: &str) -> Result<Nifti, ReadProblem> {
     assemble(header, bytes)
 }
 
-fn read_pair(header_bytes: &[u8], image_path: &Path) -> Result<Nifti, ReadProblem> {
+fn read_pair(header_bytes: &[u8], image_path: &Path) -> Result<StoredVolume, ReadProblem> {
     assemble(pair_header(header_bytes)?, &load(image_path)?)
 }
 
@@ -182,7 +120,7 @@ fn parse_header(bytes: &[u8]) -> Result<Header, ReadProblem> {
 }
 
 /// Joins a header with the file that holds its voxels.
-fn assemble(header: Header, voxel_file: &[u8]) -> Result<Nifti, ReadProblem> {
+fn assemble(header: Header, voxel_file: &[u8]) -> Result<StoredVolume, ReadProblem> {
     let (voxel_bytes, end) = header.voxel_bytes()?;
     let buffer = if gzip::is_gzip(voxel_file) {
         gzip::inflate(voxel_file, end)?
@@ -206,7 +144,7 @@ fn assemble(header: Header, voxel_file: &[u8]) -> Result<Nifti, ReadProblem> {
         let first = [first % nx, first / nx % ny, first / (nx * ny)];
         return Err(ReadProblem::NotFinite { count: bad, of: count, first });
     }
-    Ok(Nifti { geometry, voxels, dtype: header.dtype.name(), affine_source, scaling, warnings })
+    Ok(StoredVolume { geometry, voxels, dtype: header.dtype.name(), affine_source, scaling, warnings })
 }
 
 /// The scaling to apply. The standard says that slope 0 means none; readers disagree on NaN and infinity,
@@ -253,14 +191,4 @@ fn other_half(path: &Path, half: &str) -> Result<PathBuf, ReadProblem> {
     Err(ReadProblem::Pair(format!(
         "half of an .hdr/.img pair; expected the .{half} or .{half}.gz of the same name next to it"
     )))
-}
-
-impl fmt::Display for AffineSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            AffineSource::Sform => "sform",
-            AffineSource::Qform => "qform",
-            AffineSource::None => "none",
-        })
-    }
 }

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use self::golden::numbers;
-use crate::nifti::Nifti;
 use crate::orientation::{Orientation, Reordering};
+use crate::stored::StoredVolume;
 
 /// The folder of reference volumes; says so and gives `None` where it is absent.
 pub(crate) fn folder() -> Option<PathBuf> {
@@ -33,7 +33,7 @@ pub(crate) fn triple(value: &Value) -> [usize; 3] {
 }
 
 /// The values of a file in RAS order with their shape, its axes read as `stored`.
-pub(crate) fn canonical(nifti: &Nifti, stored: Orientation) -> (Vec<f32>, [usize; 3]) {
+pub(crate) fn canonical(nifti: &StoredVolume, stored: Orientation) -> (Vec<f32>, [usize; 3]) {
     let reordering = Reordering::between(stored, Orientation::RAS);
     let values = reordering.voxels(nifti.to_f32().into(), nifti.geometry.shape);
     (values, reordering.geometry(&nifti.geometry).shape)

@@ -15,9 +15,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::geometry::Geometry;
-use crate::nifti::{Nifti, ReadError, SliceReader};
+use crate::nifti::{ReadError, SliceReader};
 use crate::orientation::{Orientation, Reordering};
 use crate::rounding::round_half_even_f32;
+use crate::stored::StoredVolume;
 use crate::volume::{HOUNSFIELD_RANGE, Volume};
 use taps::Taps;
 
@@ -101,15 +102,15 @@ pub fn resample(volume: &Volume, grid: &Grid) -> Result<Volume, ResampleError> {
     Ok(Volume { geometry, hounsfield })
 }
 
-/// Resamples a file's volume, as [`resample`] does its [`Nifti::into_volume`]. Voxels that are 16-bit HU in the file are
+/// Resamples a file's volume, as [`resample`] does its [`StoredVolume::into_volume`]. Voxels that are 16-bit HU in the file are
 /// clipped as they are read, without another pass over them.
 ///
 /// # Errors
 ///
 /// As [`resample`].
-pub fn resample_nifti(nifti: Nifti, grid: &Grid) -> Result<Volume, ResampleError> {
-    let Some(stored) = nifti.unclipped_i16() else { return resample(&nifti.into_volume().0, grid) };
-    let (geometry, hounsfield) = resample_voxels(stored, &nifti.geometry, grid, load, store)?;
+pub fn resample_stored(stored: StoredVolume, grid: &Grid) -> Result<Volume, ResampleError> {
+    let Some(voxels) = stored.unclipped_i16() else { return resample(&stored.into_volume().0, grid) };
+    let (geometry, hounsfield) = resample_voxels(voxels, &stored.geometry, grid, load, store)?;
     Ok(Volume { geometry, hounsfield })
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use argent_engine::operator::{ConfigFiles, FILES};
 use argent_engine::{Inputs, Io, Kind, Operator, Port, Problem, RowError, Signature, column};
-use argent_imaging::nifti::{self, AffineSource, Nifti};
-use argent_imaging::{HounsfieldStatistics, Volume};
+use argent_imaging::nifti;
+use argent_imaging::{AffineSource, HounsfieldStatistics, StoredVolume, Volume};
 use arrow::array::{
     ArrayRef, AsArray, Float64Array, Float64Builder, Int64Array, Int64Builder, ListBuilder, RecordBatch,
     StringArray,
@@ -222,7 +222,7 @@ impl VolumesScan {
 }
 
 /// Refuses a volume whose header does not say where left and right are: resampling would only guess.
-fn oriented(nifti: &Nifti) -> Result<(), RowError> {
+fn oriented(nifti: &StoredVolume) -> Result<(), RowError> {
     if nifti.affine_source != AffineSource::None {
         return Ok(());
     }
@@ -231,7 +231,7 @@ fn oriented(nifti: &Nifti) -> Result<(), RowError> {
     Err(RowError::lasting("geometry", message))
 }
 
-fn described(nifti: &Nifti) -> Described {
+fn described(nifti: &StoredVolume) -> Described {
     Described {
         shape: nifti.geometry.shape,
         spacing_mm: nifti.geometry.spacing_mm(),
@@ -243,7 +243,7 @@ fn described(nifti: &Nifti) -> Described {
 }
 
 /// Reads a volume's file with the Hounsfield units that the parameter asks for.
-pub(crate) fn read(local: &Path, name: &str, source: HounsfieldSource) -> Result<Nifti, RowError> {
+pub(crate) fn read(local: &Path, name: &str, source: HounsfieldSource) -> Result<StoredVolume, RowError> {
     let mut nifti =
         nifti::read_named(local, name).map_err(|e| RowError::lasting("unreadable", e.to_string()))?;
     if source == HounsfieldSource::Already {
@@ -253,7 +253,7 @@ pub(crate) fn read(local: &Path, name: &str, source: HounsfieldSource) -> Result
 }
 
 /// The volume in 16-bit Hounsfield units, and how many voxels were outside their range.
-pub(crate) fn volume(nifti: Nifti) -> (Volume, u64) {
+pub(crate) fn volume(nifti: StoredVolume) -> (Volume, u64) {
     let (hounsfield, saturated) = nifti.hounsfield_i16();
     (Volume { geometry: nifti.geometry, hounsfield }, saturated)
 }

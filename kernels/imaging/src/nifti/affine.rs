@@ -1,10 +1,10 @@
 //! Which of a header's transforms places the voxels, and that transform in millimetres.
 
-use super::AffineSource;
 use super::error::ReadProblem;
 use super::header::Header;
 use crate::geometry::{Geometry, inverse, transform};
 use crate::orientation::Orientation;
+use crate::stored::AffineSource;
 
 /// The geometry of a header: the sform if its code is positive, else the qform, else spacing alone.
 ///

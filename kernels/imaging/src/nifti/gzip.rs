@@ -9,8 +9,8 @@ use std::io::{self, BufRead, Read};
 use flate2::bufread::GzDecoder;
 use libdeflater::Decompressor;
 
-use super::buffer::Buffer;
 use super::error::ReadProblem;
+use crate::buffer::Buffer;
 
 /// Whether the bytes begin as a gzip member with deflate.
 pub(super) fn is_gzip(bytes: &[u8]) -> bool {

@@ -5,7 +5,7 @@
 //! ignores `vox_offset`, turns a slope of NaN into NaN voxels, and spends several times the CPU of inflating.
 
 use super::error::ReadProblem;
-use super::voxels::{Dtype, Endian};
+use crate::voxels::{Dtype, Endian};
 
 /// What the header says, widened to the types of NIfTI-2 and checked for what a scalar volume needs.
 #[derive(Debug, Clone)]
@@ -175,7 +175,7 @@ impl RawHeader {
     fn checked(self, version: Version, endian: Endian, pair: bool) -> Result<Header, ReadProblem> {
         let mut warnings = Vec::new();
         let shape = volume_shape(&self.dim)?;
-        let dtype = Dtype::from_code(self.datatype).map_err(ReadProblem::Unsupported)?;
+        let dtype = dtype_of_code(self.datatype).map_err(ReadProblem::Unsupported)?;
         if usize::try_from(self.bits_per_voxel) != Ok(8 * dtype.bytes()) {
             warnings.push(format!(
                 "the header says {} bits per voxel and datatype {}; read as {}",
@@ -309,4 +309,27 @@ impl Fields<'_> {
     fn f64(&self, at: usize) -> f64 {
         f64::from_le_bytes(self.array(at))
     }
+}
+
+/// The type of a `datatype` code of `nifti1.h`, or why it makes no scalar volume.
+fn dtype_of_code(code: i16) -> Result<Dtype, String> {
+    let refused = match code {
+        2 => return Ok(Dtype::U8),
+        4 => return Ok(Dtype::I16),
+        8 => return Ok(Dtype::I32),
+        16 => return Ok(Dtype::F32),
+        64 => return Ok(Dtype::F64),
+        256 => return Ok(Dtype::I8),
+        512 => return Ok(Dtype::U16),
+        768 => return Ok(Dtype::U32),
+        1024 => return Ok(Dtype::I64),
+        1280 => return Ok(Dtype::U64),
+        1 => "one bit",
+        32 | 1792 | 2048 => "complex",
+        128 => "RGB colour",
+        2304 => "RGBA colour",
+        1536 => "128-bit float",
+        other => return Err(format!("voxels of unknown datatype {other}; expected a code of nifti1.h")),
+    };
+    Err(format!("{refused} voxels (datatype {code}); expected one real number of 8 to 64 bits per voxel"))
 }

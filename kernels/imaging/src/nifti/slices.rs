@@ -4,22 +4,23 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use super::buffer::Buffer;
 use super::error::{ReadError, ReadProblem};
 use super::header::Header;
-use super::voxels::Voxels;
-use super::{AffineSource, affine, gzip, is_image_half, other_half, pair_header, parse_header, scaling};
+use super::{affine, gzip, is_image_half, other_half, pair_header, parse_header, scaling};
+use crate::buffer::Buffer;
 use crate::geometry::Geometry;
+use crate::stored::AffineSource;
 use crate::volume::HOUNSFIELD_RANGE;
+use crate::voxels::Voxels;
 
 /// A volume's file that is read slice by slice, along its slowest axis.
 ///
-/// Slices become 16-bit HU as [`Nifti::into_volume`](super::Nifti::into_volume) makes them. The file is sound only once
+/// Slices become 16-bit HU as [`StoredVolume::into_volume`](crate::StoredVolume::into_volume) makes them. The file is sound only once
 /// [`SliceReader::finish`] has said so: a checksum stands at its end.
 pub struct SliceReader {
-    /// Shape and affine in mm, as of [`Nifti::geometry`](super::Nifti::geometry).
+    /// Shape and affine in mm, as of [`StoredVolume::geometry`](crate::StoredVolume::geometry).
     pub geometry: Geometry,
-    /// The slope and intercept to apply, as of [`Nifti::scaling`](super::Nifti::scaling).
+    /// The slope and intercept to apply, as of [`StoredVolume::scaling`](crate::StoredVolume::scaling).
     pub scaling: Option<(f64, f64)>,
     /// The stored type, by numpy's name.
     pub dtype: &'static str,

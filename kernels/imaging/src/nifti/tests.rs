@@ -4,11 +4,12 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::{AffineSource, Nifti, ReadProblem, read, read_file, write};
+use super::{ReadProblem, read, read_file, write};
 use crate::geometry::Geometry;
 use crate::orientation::Orientation;
 use crate::reference::golden::{self, numbers};
 use crate::reference::{canonical, check_values, folder, triple};
+use crate::stored::{AffineSource, StoredVolume};
 use crate::volume::Volume;
 
 /// A small volume with a different value in every voxel, 0.8 x 0.7 x 2.5 mm.
@@ -101,14 +102,14 @@ fn every_storage_of_one_volume_reads_the_same() {
     }
 }
 
-fn same_when_oriented(file: &str, nifti: &Nifti, base: &Nifti) {
+fn same_when_oriented(file: &str, nifti: &StoredVolume, base: &StoredVolume) {
     let stored = nifti.geometry.closest_orientation();
     let (found, shape) = canonical(nifti, stored);
     let (expected, expected_shape) = canonical(base, base.geometry.closest_orientation());
     assert_eq!(shape, expected_shape, "{file}");
     let apart = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(apart <= 1e-4, "{file}: values differ by {apart}");
-    let ras = |nifti: &Nifti, stored| {
+    let ras = |nifti: &StoredVolume, stored| {
         crate::orientation::Reordering::between(stored, Orientation::RAS).geometry(&nifti.geometry).affine
     };
     let (a, b) = (ras(nifti, stored), ras(base, base.geometry.closest_orientation()));

@@ -3,15 +3,16 @@
 use proptest::prelude::*;
 
 use super::{
-    Antialias, Grid, GridRule, Interpolation, ResampleError, StreamError, resample, resample_nifti,
-    resample_slices, resample_voxels,
+    Antialias, Grid, GridRule, Interpolation, ResampleError, StreamError, resample, resample_slices,
+    resample_stored, resample_voxels,
 };
 use crate::geometry::Geometry;
-use crate::nifti::{self, Nifti, SliceReader, read_file};
+use crate::nifti::{self, SliceReader, read_file};
 use crate::orientation::Orientation;
 use crate::reference::golden::{self, npy, numbers};
 use crate::reference::{check_values, folder};
 use crate::rounding::round_half_even_f32;
+use crate::stored::StoredVolume;
 use crate::volume::Volume;
 
 /// Plain linear to RAS, as the golden values.
@@ -27,7 +28,7 @@ fn plain(spacing_mm: [f64; 3], rule: GridRule) -> Grid {
 }
 
 /// The engine in f32 without the range clip.
-fn resample_f32(nifti: &Nifti, grid: &Grid) -> (Geometry, Vec<f32>) {
+fn resample_f32(nifti: &StoredVolume, grid: &Grid) -> (Geometry, Vec<f32>) {
     let values = nifti.to_f32();
     resample_voxels(&values, &nifti.geometry, grid, |value| value, |value| value).unwrap()
 }
@@ -341,7 +342,7 @@ fn a_volume_is_resampled_while_it_is_read_as_when_it_was_read_before() {
             let grid = Grid { spacing_mm, orientation, rule, interpolation, antialias, pad_hu: 0 };
             for path in [&plain_path, &packed_path] {
                 let (whole, _) = nifti::read_file(path).unwrap().into_volume();
-                let at_once = resample_nifti(nifti::read_file(path).unwrap(), &grid).unwrap();
+                let at_once = resample_stored(nifti::read_file(path).unwrap(), &grid).unwrap();
                 assert_eq!(at_once, resample(&whole, &grid).unwrap());
                 let slices = SliceReader::open(path, "scan").unwrap();
                 assert_eq!(resample_slices(slices, &grid).unwrap(), resample(&whole, &grid).unwrap());

@@ -5,7 +5,7 @@
 
 /// Bytes in memory aligned for 16-bit numbers.
 #[derive(Debug, Clone)]
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     words: Vec<i16>,
     /// How many bytes count; the last word may be half used.
     bytes: usize,
@@ -13,41 +13,41 @@ pub(super) struct Buffer {
 
 impl Buffer {
     /// `bytes` zeros.
-    pub(super) fn zeroed(bytes: usize) -> Buffer {
+    pub(crate) fn zeroed(bytes: usize) -> Buffer {
         Buffer { words: vec![0; bytes.div_ceil(2)], bytes }
     }
 
     /// A copy of these bytes.
-    pub(super) fn copy_of(bytes: &[u8]) -> Buffer {
+    pub(crate) fn copy_of(bytes: &[u8]) -> Buffer {
         let mut buffer = Buffer::zeroed(bytes.len());
         buffer.bytes_mut().copy_from_slice(bytes);
         buffer
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes
     }
 
     /// Forgets all but the first `bytes`.
-    pub(super) fn truncate(&mut self, bytes: usize) {
+    pub(crate) fn truncate(&mut self, bytes: usize) {
         self.bytes = self.bytes.min(bytes);
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.words)[..self.bytes]
     }
 
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut bytemuck::cast_slice_mut(&mut self.words)[..self.bytes]
     }
 
     /// The bytes as the 16-bit numbers that they are on this machine.
-    pub(super) fn words(&self) -> &[i16] {
+    pub(crate) fn words(&self) -> &[i16] {
         &self.words
     }
 
     /// The buffer as the 16-bit numbers that its bytes are on this machine.
-    pub(super) fn into_words(self) -> Vec<i16> {
+    pub(crate) fn into_words(self) -> Vec<i16> {
         self.words
     }
 }

@@ -1,11 +1,11 @@
-//! Voxels as a NIfTI file stores them, and their values.
+//! Voxels as a file stores them, and their values.
 
-use super::buffer::Buffer;
+use crate::buffer::Buffer;
 use crate::rounding::round_half_even_f64;
 
 /// The stored voxels of a volume, x fastest: the bytes of the file and their type.
 ///
-/// They become values through [`super::Nifti`], which knows the scaling.
+/// They become values through [`StoredVolume`](crate::StoredVolume), which knows the scaling.
 #[derive(Debug, Clone)]
 pub struct Voxels {
     buffer: Buffer,
@@ -18,7 +18,7 @@ pub struct Voxels {
 
 impl Voxels {
     /// Voxels that begin at `offset` of `buffer`; the caller has checked that `count` of them fit.
-    pub(super) fn new(buffer: Buffer, offset: usize, count: usize, dtype: Dtype, endian: Endian) -> Voxels {
+    pub(crate) fn new(buffer: Buffer, offset: usize, count: usize, dtype: Dtype, endian: Endian) -> Voxels {
         Voxels { buffer, offset, count, dtype, endian }
     }
 
@@ -33,7 +33,7 @@ impl Voxels {
     }
 
     /// Values after `scaling`, computed in f64 and rounded once.
-    pub(super) fn to_f32(&self, scaling: Option<(f64, f64)>) -> Vec<f32> {
+    pub(crate) fn to_f32(&self, scaling: Option<(f64, f64)>) -> Vec<f32> {
         let mut values = Vec::with_capacity(self.count);
         self.for_each(scaling, |value| values.push(value as f32));
         values
@@ -41,7 +41,7 @@ impl Voxels {
 
     /// Values after `scaling`, rounded half to even and clipped to `clip`, and how many lay more than half a
     /// unit outside.
-    pub(super) fn into_i16(self, scaling: Option<(f64, f64)>, clip: (i16, i16)) -> (Vec<i16>, u64) {
+    pub(crate) fn into_i16(self, scaling: Option<(f64, f64)>, clip: (i16, i16)) -> (Vec<i16>, u64) {
         if self.dtype == Dtype::I16
             && self.endian == Endian::Little
             && scaling.is_none()
@@ -55,7 +55,7 @@ impl Voxels {
     }
 
     /// The stored values, where they are 16-bit HU as they lie in memory, and nothing has been clipped.
-    pub(super) fn as_i16(&self, scaling: Option<(f64, f64)>) -> Option<&[i16]> {
+    pub(crate) fn as_i16(&self, scaling: Option<(f64, f64)>) -> Option<&[i16]> {
         let as_they_lie = self.dtype == Dtype::I16
             && self.endian == Endian::Little
             && cfg!(target_endian = "little")
@@ -65,7 +65,7 @@ impl Voxels {
     }
 
     /// As [`Voxels::into_i16`], which is faster for most files.
-    pub(super) fn to_i16(&self, scaling: Option<(f64, f64)>, (low, high): (i16, i16)) -> (Vec<i16>, u64) {
+    pub(crate) fn to_i16(&self, scaling: Option<(f64, f64)>, (low, high): (i16, i16)) -> (Vec<i16>, u64) {
         let (least, most) = (f64::from(low), f64::from(high));
         let mut saturated = 0;
         let mut values = Vec::with_capacity(self.count);
@@ -77,7 +77,7 @@ impl Voxels {
     }
 
     /// How many values are NaN or infinite as f32, and the place of the first.
-    pub(super) fn non_finite(&self, scaling: Option<(f64, f64)>) -> Option<(usize, usize)> {
+    pub(crate) fn non_finite(&self, scaling: Option<(f64, f64)>) -> Option<(usize, usize)> {
         let (slope, intercept) = scaling.unwrap_or((1.0, 0.0));
         if self.dtype.largest_magnitude() * slope.abs() + intercept.abs() <= f64::from(f32::MAX) {
             return None;
@@ -150,14 +150,14 @@ fn clip_in_place(words: &mut Vec<i16>, offset: usize, count: usize, (low, high):
 
 /// Byte order of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Endian {
+pub(crate) enum Endian {
     Little,
     Big,
 }
 
-/// The real number types of NIfTI.
+/// The real number types of NIfTI and numpy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dtype {
+pub(crate) enum Dtype {
     U8,
     I8,
     U16,
@@ -171,31 +171,8 @@ pub(super) enum Dtype {
 }
 
 impl Dtype {
-    /// The type of a `datatype` code of `nifti1.h`, or why it makes no scalar volume.
-    pub(super) fn from_code(code: i16) -> Result<Dtype, String> {
-        let refused = match code {
-            2 => return Ok(Dtype::U8),
-            4 => return Ok(Dtype::I16),
-            8 => return Ok(Dtype::I32),
-            16 => return Ok(Dtype::F32),
-            64 => return Ok(Dtype::F64),
-            256 => return Ok(Dtype::I8),
-            512 => return Ok(Dtype::U16),
-            768 => return Ok(Dtype::U32),
-            1024 => return Ok(Dtype::I64),
-            1280 => return Ok(Dtype::U64),
-            1 => "one bit",
-            32 | 1792 | 2048 => "complex",
-            128 => "RGB colour",
-            2304 => "RGBA colour",
-            1536 => "128-bit float",
-            other => return Err(format!("voxels of unknown datatype {other}; expected a code of nifti1.h")),
-        };
-        Err(format!("{refused} voxels (datatype {code}); expected one real number of 8 to 64 bits per voxel"))
-    }
-
     /// The name numpy gives it.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Dtype::U8 => "uint8",
             Dtype::I8 => "int8",
@@ -210,7 +187,7 @@ impl Dtype {
         }
     }
 
-    pub(super) fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         match self {
             Dtype::U8 | Dtype::I8 => 1,
             Dtype::U16 | Dtype::I16 => 2,
