@@ -154,3 +154,10 @@ fn a_gpu_is_worked_with() {
         runs("work-with-a-gpu.md", &Sandbox::new());
     }
 }
+
+#[test]
+fn dicom_is_read() {
+    if has_python() {
+        runs("read-dicom.md", &Sandbox::new());
+    }
+}

@@ -147,8 +147,8 @@ fn a_volume_that_does_not_say_left_from_right_is_refused_with_advice() {
     let folder = data.join("nifti_derived/special");
     run(&sandbox, &folder, &["files=no_codes_pixdim_only.nii", "hounsfield_check=warn"]);
     let refused = answer(&sandbox, "select kind, message, retryable from volumes.errors");
-    let reason = "the header has neither sform nor qform, expected one of them, so left and right are not known; \
-                  write the orientation into the header at its source, or leave the volume out";
+    let reason = "the file does not say where left and right are (a NIfTI header has neither sform nor qform, an archive \
+                  says nothing), expected it to; tell spacing and orientation by `geometry`, or leave the volume out";
     assert_eq!(refused, [format!("geometry,\"{reason}\",false")]);
     assert_eq!(answer(&sandbox, "select count(*) from grid"), ["0"]);
 }

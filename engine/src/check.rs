@@ -5,6 +5,7 @@ mod mistakes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde_json::{Value, json};
 
@@ -23,7 +24,7 @@ use crate::rows::{full_schema, planned_error_schema};
 use crate::shape;
 use crate::spec::{From, Source, Spec, Step, has_errors};
 use crate::statics::StaticAnswers;
-use crate::table::{files_schema, matching_paths};
+use crate::table::{files_schema, files_schema_of, matching_paths};
 use crate::yaml;
 use mistakes::{Finding, Mistakes};
 
@@ -240,7 +241,7 @@ impl Checker<'_> {
         let ports = operator.ports();
         let Some(inputs) = self.inputs(at, &ports) else { return };
         self.files_are_there(at, &*operator, &inputs);
-        let Some(schemas) = self.schemas(at, &ports, &inputs, entry) else { return };
+        let Some(schemas) = self.schemas(at, (&*operator, &ports), &inputs, entry) else { return };
         let all = step.with.to_json();
         let signature = self.signature(entry, &*operator, &all, &decoded.files, &schemas);
         let signature = match signature {
@@ -437,7 +438,13 @@ impl Checker<'_> {
     }
 
     /// The schemas of the step's inputs; none where a needed column is missing or holds something else.
-    fn schemas(&mut self, at: usize, ports: &[Port], inputs: &[NodeInput], entry: &Entry) -> Option<Inputs> {
+    fn schemas(
+        &mut self,
+        at: usize,
+        (operator, ports): (&dyn Operator, &[Port]),
+        inputs: &[NodeInput],
+        entry: &Entry,
+    ) -> Option<Inputs> {
         let mut schemas = Inputs { folder: self.spec.folder.clone(), ..Inputs::default() };
         let mut problems = Vec::new();
         let mut seen: BTreeSet<&str> = BTreeSet::new();
@@ -475,8 +482,18 @@ impl Checker<'_> {
         }
         let reads_files = ports.iter().any(|p| p.name == FILES);
         if reads_files {
-            let files = Input { schema: files_schema(), keys: vec!["path".into()], on: "id".into() };
-            schemas.files_on_disk = schemas.ports.insert(FILES.to_owned(), files).is_none();
+            let table = schemas.ports.get(FILES).map(|input| files_schema_of(&input.schema));
+            schemas.files_on_disk = table.is_none();
+            let files = RecordBatch::new_empty(table.unwrap_or_else(files_schema));
+            let schema = match operator.annotate(files) {
+                Ok(files) => files.schema(),
+                Err(error) => {
+                    problems.push(Problem::at(["with"], format!("{error:#}")));
+                    files_schema()
+                }
+            };
+            let files = Input { schema, keys: vec!["path".into()], on: "id".into() };
+            schemas.ports.insert(FILES.to_owned(), files);
         }
         let sound = problems.is_empty();
         problems.into_iter().for_each(|problem| self.out.find(at, Finding::Problem(problem)));

@@ -191,6 +191,9 @@ impl<'a> Decider<'a> {
             }
             inputs.insert(FILES.to_owned(), Table::Listed(files));
         }
+        if let Some(Table::Listed(files)) = inputs.get_mut(FILES) {
+            *files = node.operator.annotate(files.clone())?;
+        }
         Ok(inputs)
     }
 

@@ -14,6 +14,7 @@ mod truth;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use serde::Serialize;
 
@@ -45,6 +46,15 @@ pub trait Operator: Send + Sync {
     /// the step has one. Default: it reads none.
     fn patterns(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Adds columns to the list of its files: what another file, which a parameter names, says of each. They count as read
+    /// from the file, so that a change there does again what it is about and nothing else. Default: there are none.
+    ///
+    /// # Errors
+    /// When what is to be added does not read.
+    fn annotate(&self, files: RecordBatch) -> anyhow::Result<RecordBatch> {
+        Ok(files)
     }
 
     /// What it reads and makes, given the schemas of its inputs. Never looks at data.
@@ -80,7 +90,7 @@ pub trait Operator: Send + Sync {
     ///
     /// # Errors
     /// When the rows cannot be built.
-    fn failed_rows(&self, _schema: &SchemaRef) -> anyhow::Result<Option<arrow::array::RecordBatch>> {
+    fn failed_rows(&self, _schema: &SchemaRef) -> anyhow::Result<Option<RecordBatch>> {
         Ok(None)
     }
 
@@ -107,7 +117,7 @@ pub trait Operator: Send + Sync {
     ///
     /// # Errors
     /// When an estimate needs something that is not there.
-    fn price(&self, _rows: &arrow::array::RecordBatch, _io: &Io) -> anyhow::Result<Option<Price>> {
+    fn price(&self, _rows: &RecordBatch, _io: &Io) -> anyhow::Result<Option<Price>> {
         Ok(None)
     }
 
@@ -116,7 +126,7 @@ pub trait Operator: Send + Sync {
     ///
     /// # Errors
     /// When what is kept does not read. A row whose request cannot be made has none.
-    fn exchanges(&self, rows: &arrow::array::RecordBatch, _io: &Io) -> anyhow::Result<Vec<Vec<Exchange>>> {
+    fn exchanges(&self, rows: &RecordBatch, _io: &Io) -> anyhow::Result<Vec<Vec<Exchange>>> {
         Ok(vec![Vec::new(); rows.num_rows()])
     }
 

@@ -3,6 +3,7 @@
 pub mod columns;
 pub mod command;
 pub mod demo;
+pub mod dicom;
 pub mod embed;
 pub mod eval;
 mod findings;
@@ -39,21 +40,23 @@ pub fn registry() -> Registry {
         Entry::new::<reports::hl7::ReportsHl7>("reports.hl7", 1, Kind::Table).quick(),
         Entry::new::<label::table::LabelsTable>("labels.table", 1, Kind::Table).quick(),
         Entry::new::<label::rules::LabelRules>("label.rules", 2, Kind::Row("reports")).quick().remembered(),
-        Entry::new::<label::llm::LabelLlm>("label.llm", 2, Kind::Row("reports")),
+        Entry::new::<label::llm::LabelLlm>("label.llm", 3, Kind::Row("reports")),
         Entry::new::<label::merge::LabelMerge>("label.merge", 1, Kind::Table).quick(),
         Entry::new::<label::map::LabelMap>("label.map", 1, Kind::Table).quick(),
         Entry::new::<label::review::export::ReviewExport>("review.export", 1, Kind::Table).quick(),
         Entry::new::<label::review::import::ReviewImport>("review.import", 1, Kind::Table).quick(),
         Entry::new::<label::policy::LabelPolicy>("label.policy", 2, Kind::Row("labels")).quick(),
-        Entry::new::<volumes::scan::VolumesScan>("volumes.scan", 1, volumes::scan::KIND),
-        Entry::new::<volumes::resample::VolumesResample>("volumes.resample", 1, volumes::resample::KIND),
+        Entry::new::<dicom::headers::DicomHeaders>("dicom.headers", 1, dicom::headers::KIND),
+        Entry::new::<dicom::series::DicomSeries>("dicom.series", 1, Kind::Table).quick(),
+        Entry::new::<volumes::scan::VolumesScan>("volumes.scan", 3, volumes::scan::KIND),
+        Entry::new::<volumes::resample::VolumesResample>("volumes.resample", 2, volumes::resample::KIND),
         Entry::new::<split::groups::SplitGroups>("split.groups", 1, Kind::Table).quick(),
         Entry::new::<train::classifier::TrainClassifier>("train.classifier", 1, Kind::Table),
         Entry::new::<predict::Predict>("predict", 1, predict::KIND),
         Entry::new::<embed::images::EmbedImages>("embed.images", 1, embed::images::KIND),
         Entry::new::<eval::classification::EvalClassification>("eval.classification", 1, Kind::Table).quick(),
         Entry::new::<eval::agreement::EvalAgreement>("eval.agreement", 1, Kind::Table).quick(),
-        Entry::new::<prompt::sweep::PromptSweep>("prompt.sweep", 2, Kind::Table),
+        Entry::new::<prompt::sweep::PromptSweep>("prompt.sweep", 3, Kind::Table),
     ];
     entries.push(Entry::new::<command::Command>("command", 1, Kind::Table));
     #[cfg(feature = "sql")]

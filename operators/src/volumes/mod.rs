@@ -2,3 +2,6 @@
 
 pub mod resample;
 pub mod scan;
+pub(crate) mod slices;
+pub mod source;
+mod told;

@@ -1,18 +1,24 @@
 //! `volumes.resample`: volumes on one grid.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use argent_engine::{Inputs, Io, Kind, Needed, Operator, Port, Problem, RowError, Signature, column};
-use argent_imaging::resample::{Antialias, Grid, GridRule, Interpolation, resample};
-use argent_imaging::{Orientation, Volume, side_file};
+use argent_imaging::resample::{
+    Antialias, Grid, GridRule, Interpolation, ResampleError, StreamError, resample, resample_slices,
+    resample_stored,
+};
+use argent_imaging::{HOUNSFIELD_RANGE, Orientation, Volume, side_file};
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::volumes::scan::{self, HounsfieldSource, number_list, whole_list};
+use crate::volumes::scan::{self, number_list, whole_list};
+use crate::volumes::slices;
+use crate::volumes::source::{self, READING, Reading};
 
 /// Brings volumes to one orientation and spacing, once, on their original grid; voxels become 16-bit
 /// Hounsfield units in a side file. Windowing and cropping come later, in a model's `view`.
@@ -33,6 +39,24 @@ pub struct VolumesResample {
     /// Whether voxels are averaged where the new grid is coarser: `auto` does so from a factor of 1.5 on.
     #[serde(default)]
     pub antialias: AntialiasName,
+    /// The value in Hounsfield units of what lies outside of a sheared volume (gantry tilt), in the box that holds it. A
+    /// straight volume is held by its own edges.
+    #[serde(default = "pad_hu")]
+    #[schemars(range(min = -1024, max = 3071))]
+    pub pad_hu: i16,
+    /// The memory in MiB that volumes take together while they are resampled. Where they would take more, they are read
+    /// slice by slice, which gives the same result, about a tenth slower.
+    #[serde(default = "memory_mb")]
+    #[schemars(range(min = 1), extend("x-not-in-key" = "how it is computed is not what comes out"))]
+    pub memory_mb: u64,
+}
+
+fn pad_hu() -> i16 {
+    HOUNSFIELD_RANGE.0
+}
+
+fn memory_mb() -> u64 {
+    4096
 }
 
 /// Where the new grid lies.
@@ -107,6 +131,7 @@ impl VolumesResample {
                 AntialiasName::Always => Antialias::Always,
                 AntialiasName::Never => Antialias::Never,
             },
+            pad_hu: self.pad_hu,
         })
     }
 }
@@ -142,9 +167,12 @@ impl Operator for VolumesResample {
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
         self.grid().map_err(|p| vec![p])?;
         let own = column::schema(grid_fields());
+        // What a table does not say, files do.
+        let has = |name: &&str| inputs.port("volumes").schema.field_with_name(name).is_ok();
+        let reads = ["digest", "hounsfield_source"].into_iter().chain(READING.into_iter().filter(has));
         Ok(Signature::new(own, &["id"])
-            .reads("volumes", ["digest", "hounsfield_source"])
-            .sees("volumes", ["path"])
+            .reads("volumes", reads)
+            .sees("volumes", ["path", column::SLICES].into_iter().filter(has))
             .carries(inputs.ids("volumes")))
     }
 
@@ -156,28 +184,32 @@ impl Operator for VolumesResample {
                 rows.column_by_name(name).context("a volume's column")?.as_string::<i32>().clone(),
             )
         };
-        let (paths, digests, sources) = (cell("path")?, cell("digest")?, cell("hounsfield_source")?);
+        let (paths, digests) = (cell("path")?, cell("digest")?);
+        let (slices, readings) = (slices::of_rows(&rows)?, source::readings(&rows)?);
+        let at_a_time = CHUNK.min(rayon::current_num_threads()) as u64;
+        let bytes_each = self.memory_mb * MIB / at_a_time;
         let (find, keep, schema) = (io.source_finder(), io.keeper(), io.schema("")?);
         for start in (0..rows.num_rows()).step_by(CHUNK) {
             let chunk: Vec<usize> = (start..(start + CHUNK).min(rows.num_rows())).collect();
             let made: Vec<Result<Vec<ArrayRef>, RowError>> = chunk
                 .par_iter()
                 .map(|row| {
-                    let (path, digest, source) =
-                        (paths.value(*row), digests.value(*row), sources.value(*row));
-                    let local = find(path, digest).map_err(|e| RowError {
-                        retryable: true,
-                        ..RowError::lasting("file", format!("{e:#}"))
-                    })?;
-                    let source = if source == "already" {
-                        HounsfieldSource::Already
-                    } else {
-                        HounsfieldSource::Header
+                    let (path, digest) = (paths.value(*row), digests.value(*row));
+                    let (reading, affine) = &readings[*row];
+                    let volume = match &slices[*row] {
+                        Some(files) => {
+                            let volume = slices::read(files, &find, reading.rescale)?.volume;
+                            resample(&volume, &grid).map_err(|e| on_no_grid(&e))?
+                        }
+                        None => {
+                            let local = find(path, digest).map_err(|e| RowError {
+                                retryable: true,
+                                ..RowError::lasting("file", format!("{e:#}"))
+                            })?;
+                            let file = (&*local, scan::file_name(path));
+                            resampled(file, reading, *affine, &grid, bytes_each)?
+                        }
                     };
-                    let nifti = scan::read(&local, scan::file_name(path), source)?;
-                    let (volume, _) = scan::volume(nifti);
-                    let volume =
-                        resample(&volume, &grid).map_err(|e| RowError::lasting("geometry", e.to_string()))?;
                     let voxels = keep(&side_file::encode(&volume)).map_err(|e| RowError {
                         retryable: true,
                         ..RowError::lasting("store", format!("{e:#}"))
@@ -200,6 +232,42 @@ impl Operator for VolumesResample {
         }
         Ok(())
     }
+}
+
+const MIB: u64 = 1 << 20;
+
+/// Reads a file and resamples it: whole, or slice by slice where it would take more than so many bytes.
+fn resampled(
+    (local, name): (&Path, &str),
+    reading: &Reading,
+    affine: Option<[[f64; 4]; 4]>,
+    grid: &Grid,
+    most_bytes: u64,
+) -> Result<Volume, RowError> {
+    if let Some(mut slices) = reading.open(local, name)? {
+        if let Some(affine) = affine {
+            slices.geometry.affine = affine;
+        }
+        // The file, what it inflates to, and a little for the result.
+        let packed = std::fs::metadata(local).map_or(0, |file| file.len());
+        let whole = packed + slices.content_bytes() / 4 * 5;
+        if whole > most_bytes && !slices.geometry.sheared() {
+            return resample_slices(slices, grid).map_err(|error| match error {
+                StreamError::Read(error) => RowError::lasting("unreadable", error.problem.to_string()),
+                StreamError::Resample(error) => on_no_grid(&error),
+                StreamError::Sheared => RowError::lasting("geometry", "a sheared volume is resampled whole"),
+            });
+        }
+    }
+    let mut stored = reading.read(local, name)?;
+    if let Some(affine) = affine {
+        stored.geometry.affine = affine;
+    }
+    resample_stored(stored, grid).map_err(|error| on_no_grid(&error))
+}
+
+fn on_no_grid(error: &ResampleError) -> RowError {
+    RowError::lasting("geometry", error.to_string())
 }
 
 fn columns(volume: &Volume, voxels: &str) -> Vec<ArrayRef> {
