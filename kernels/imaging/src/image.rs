@@ -11,12 +11,14 @@ mod jpeg;
 mod percentiles;
 pub mod png;
 pub mod prepare;
-mod resize;
+pub(crate) mod resize;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 pub use error::{ImageError, ImageProblem};
@@ -95,6 +97,17 @@ pub fn read(bytes: &[u8], name: &str) -> Result<Image, ImageError> {
 pub fn read_named(path: &Path, name: &str) -> Result<Image, ImageError> {
     let bytes = std::fs::read(path).map_err(|error| ImageProblem::Io(error).in_file(name))?;
     read(&bytes, name)
+}
+
+/// Whether a file begins as one of the images that are read here do.
+///
+/// # Errors
+///
+/// When the file cannot be read.
+pub fn is_image(path: &Path) -> std::io::Result<bool> {
+    let mut start = Vec::new();
+    File::open(path)?.take(png::MAGIC.len() as u64).read_to_end(&mut start)?;
+    Ok(start.starts_with(png::MAGIC) || start.starts_with(jpeg::MAGIC))
 }
 
 fn decode(bytes: &[u8]) -> Result<Image, ImageProblem> {

@@ -11,6 +11,7 @@
 pub mod image;
 pub mod nifti;
 pub mod resample;
+pub mod sheet;
 pub mod side_file;
 
 mod geometry;

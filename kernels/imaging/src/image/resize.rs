@@ -1,17 +1,17 @@
 //! Resizing along each axis: averaging over areas where the image shrinks, linear where it grows.
 
 /// The part of an image that is resized, and what its values become first.
-pub(super) struct Source<'a> {
+pub(crate) struct Source<'a> {
     /// The pixels of the whole image, x fastest.
-    pub(super) pixels: &'a [u16],
+    pub(crate) pixels: &'a [u16],
     /// Columns of the whole image.
-    pub(super) stride: usize,
+    pub(crate) stride: usize,
     /// Column and row of the part's first pixel.
-    pub(super) start: [usize; 2],
+    pub(crate) start: [usize; 2],
     /// Columns and rows of the part.
-    pub(super) size: [usize; 2],
+    pub(crate) size: [usize; 2],
     /// By pixel value: the value to resize.
-    pub(super) values: &'a [f32],
+    pub(crate) values: &'a [f32],
 }
 
 /// The part of `source` resized to `[width, height]`, x fastest.
@@ -19,7 +19,7 @@ pub(super) struct Source<'a> {
 /// Along an axis that shrinks, an output pixel is the mean over the stretch of the input that it covers, pixels at its
 /// ends counting by the share that is covered: OpenCV's `INTER_AREA`. Along one that grows, it is linear between pixel
 /// centres, clamped at the edges: OpenCV's `INTER_LINEAR`. Both axes keep the outer edges of the image.
-pub(super) fn resize(source: &Source<'_>, [width, height]: [usize; 2]) -> Vec<f32> {
+pub(crate) fn resize(source: &Source<'_>, [width, height]: [usize; 2]) -> Vec<f32> {
     let columns = taps(source.size[0], width);
     let rows = taps(source.size[1], height);
     let mut out = vec![0.0; width * height];
