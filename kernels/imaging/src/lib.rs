@@ -1,4 +1,4 @@
-//! Computed tomography volumes (reading NIfTI, orientation, Hounsfield units, resampling) and X-ray images.
+//! Computed tomography volumes (reading NIfTI and DICOM, orientation, Hounsfield units, resampling) and X-ray images.
 //!
 //! One convention holds everywhere. World coordinates are NIfTI's: millimetres, x to the patient's Right, y
 //! to Anterior, z to Superior. Voxels lie in file order: index `(i, j, k)` of a `[nx, ny, nz]` volume is
@@ -8,6 +8,7 @@
 //! The order of the work is fixed: scale to Hounsfield units, clip to [`HOUNSFIELD_RANGE`], resample.
 //! Windowing, cropping and normalising come later and elsewhere.
 
+pub mod dicom;
 pub mod image;
 pub mod nifti;
 pub mod resample;
