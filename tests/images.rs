@@ -186,3 +186,64 @@ fn rows(image: &image::Image) -> String {
     let row = |pixels: &[u16]| pixels.iter().map(|pixel| format!("{pixel:>4}")).collect::<String>();
     image.pixels.chunks(image.width).map(row).collect::<Vec<_>>().join("\n")
 }
+
+/// A DICOM X-ray of 3 x 2 pixels of 8 bits, the values 0, 40 to 200, with further elements of text.
+fn dicom(texts: &[(u32, &'static str, &str)]) -> Vec<u8> {
+    let mut elements = vec![
+        (0x0008_0016, "UI", b"1.2.840.10008.5.1.4.1.1.1.1\0".to_vec()),
+        (0x0008_0060, "CS", b"DX".to_vec()),
+        (0x7fe0_0010, "OB", (0..6).map(|place| 40 * place).collect()),
+    ];
+    let shorts =
+        [(0x0002, 1), (0x0010, 2), (0x0011, 3), (0x0100, 8), (0x0101, 8), (0x0102, 7), (0x0103, 0_u16)];
+    elements.extend(shorts.map(|(tag, number)| (0x0028_0000 + tag, "US", number.to_le_bytes().to_vec())));
+    elements.extend(texts.iter().map(|(tag, vr, text)| {
+        let padding = if text.len().is_multiple_of(2) { "" } else { " " };
+        (*tag, *vr, format!("{text}{padding}").into_bytes())
+    }));
+    elements.sort_by_key(|element| element.0);
+    let mut file = [&[0; 128][..], b"DICM\x02\0\x10\0UI\x14\x001.2.840.10008.1.2.1\0"].concat();
+    for (tag, vr, content) in elements {
+        file.extend(((tag >> 16) as u16).to_le_bytes());
+        file.extend((tag as u16).to_le_bytes());
+        file.extend(vr.as_bytes());
+        match vr {
+            "OB" => file.extend([&[0, 0][..], &(content.len() as u32).to_le_bytes()].concat()),
+            _ => file.extend((content.len() as u16).to_le_bytes()),
+        }
+        file.extend(content);
+    }
+    file
+}
+
+#[test]
+fn dicom_x_rays_are_light_on_dark_and_say_their_window() {
+    let (photometric, spacing) = (0x0028_0004, (0x0028_0030, "DS", "0.2\\0.1"));
+    let window = [(0x0028_1050, "DS", "100"), (0x0028_1051, "DS", "121")];
+    let sandbox = Sandbox::new();
+    sandbox.write("p.yaml", &SPEC.replace("[4, 4]", "[3, 2], crop: none, fit: stretch, window: voi"));
+    let dark = [&window[..], &[(photometric, "CS", "MONOCHROME1"), spacing]].concat();
+    put(&sandbox, "xrays/mueller-1.dcm", &dicom(&dark));
+    put(&sandbox, "xrays/mueller-2.dcm", &dicom(&[(photometric, "CS", "MONOCHROME2")]));
+    assert_eq!(sandbox.run(&["p.yaml"]), ["images made 2 0 0", "prepared made 2 0 1"]);
+    let question = "select id, format, photometric, inverted, modality, bits, spacing_mm, voi_window, p50 from images order by id";
+    expect![[r#""#]].assert_eq(&sandbox.sql(question).join("\n"));
+    expect![[r#""#]].assert_eq(&sandbox.sql("select id, kind, message from prepared.errors").join("\n"));
+    expect![[r#""#]].assert_eq(&rows(&pixels(&sandbox, "prepared", "mueller-1")));
+    sandbox.succeeds(&["show", "p.yaml", "images"]);
+    let sheet = image::read(&std::fs::read(sandbox.path("images.png")).unwrap(), "sheet").unwrap();
+    // Pixels of 0.1 x 0.2 mm are twice as high as they are wide: 240 x 320 beside 320 x 213.
+    assert_eq!((sheet.width, sheet.height), (6 + 240 + 6 + 320 + 6, 6 + 44 + 320 + 6));
+}
+
+#[test]
+fn odd_dicom_files_are_rows_or_error_rows() {
+    let Some(data) = shared_data("imaging") else { return };
+    let sandbox = Sandbox::new();
+    let spec = SPEC.replace("xrays/*", data.join("dicom_odd/*").to_str().unwrap());
+    let spec = spec.replace(", ids: { pattern: '^(?<id>(?<patient>[a-z]+)-\\d+)\\.' }", "");
+    sandbox.write("p.yaml", &spec);
+    assert_eq!(sandbox.run(&["p.yaml"])[0], "images made 17 0 5");
+    let rows = sandbox.sql("select id, width, height, bits, modality from images order by id");
+    expect![[r#""#]].assert_eq(&rows.join("\n"));
+}

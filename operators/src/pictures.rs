@@ -98,7 +98,10 @@ enum Kind {
     /// Side files of pixels.
     Pixels,
     /// Files that stay where the user keeps them.
-    Sources,
+    Sources {
+        /// Whether all of them are images.
+        are_images: bool,
+    },
 }
 
 /// The kind of a table's pictures, and the columns that tell of them.
@@ -118,7 +121,7 @@ fn kind(table: &TableRecord) -> Option<(Kind, Vec<&'static str>)> {
         return None;
     }
     sources.extend(has("hounsfield_source").then_some("hounsfield_source"));
-    Some((Kind::Sources, sources))
+    Some((Kind::Sources { are_images: has("photometric") }, sources))
 }
 
 fn without_pictures(step: &str, table: &TableRecord) -> WrongLook {
@@ -195,22 +198,23 @@ impl Source<'_> {
         let digest = match self.kind {
             Kind::Voxels => self.cell("voxels", row)?,
             Kind::Pixels => self.cell("pixels", row)?,
-            Kind::Sources => self.cell("digest", row)?,
+            Kind::Sources { .. } => self.cell("digest", row)?,
         };
         let Some(digest) = digest else { return Ok(Picture::Absent) };
         let stored = || self.store.read(&digest.parse()?).context("a side file that the row names");
         Ok(match self.kind {
             Kind::Voxels => Picture::Volume(side_file::decode(&stored()?)?),
             Kind::Pixels => Picture::Prepared(image::read(&stored()?, "the side file")?),
-            Kind::Sources => self.source(row, digest)?,
+            Kind::Sources { are_images } => self.source(row, digest, are_images)?,
         })
     }
 
-    /// The picture in a file that stays where the user keeps it: an image by its first bytes, else a volume.
-    fn source(&self, row: usize, digest: &str) -> anyhow::Result<Picture> {
+    /// The picture in a file that stays where the user keeps it: where the table does not tell, an image by its first bytes,
+    /// else a volume.
+    fn source(&self, row: usize, digest: &str, is_image: bool) -> anyhow::Result<Picture> {
         let path = self.cell("path", row)?.context("the row has a digest and no path")?;
         let local = find_source(self.store, self.folder, path, digest)?;
-        if image::is_image(&local)? {
+        if is_image || image::is_image(&local)? {
             return Ok(Picture::Image(image::read_named(&local, file_name(path))?));
         }
         let has_source = self.rows.column_by_name("hounsfield_source").is_some();

@@ -1,10 +1,11 @@
-//! Images of one plane: X-rays as PNG and JPEG files have them, in grey.
+//! Images of one plane: X-rays as DICOM, PNG and JPEG files have them, in grey.
 //!
 //! An image is read whole or refused: a truncated or damaged file never becomes an image with a black end, and a picture
 //! in colour never becomes a grey one. Row 0 is at the top, column 0 at the left as one looks at it; pixel `(x, y)` is
 //! element `x + width * y`.
 
 mod channels;
+mod dicom;
 mod error;
 mod exif;
 mod jpeg;
@@ -24,6 +25,8 @@ use std::path::Path;
 pub use error::{ImageError, ImageProblem};
 pub use exif::ExifOrientation;
 pub use percentiles::Percentiles;
+
+use crate::dicom::is_dicom;
 
 /// More pixels than this are refused before they are decoded: 8192 x 8192. A mammogram has 14 million, a whole spine
 /// put together from several exposures 30 million.
@@ -47,8 +50,14 @@ pub struct Image {
     pub format: Format,
     /// What the stored samples mean.
     pub photometric: Photometric,
+    /// Whether dark and light were exchanged, because the file wants its lowest value to be white.
+    pub inverted: bool,
     /// How the image was turned to stand upright, where its file says so.
     pub orientation: Option<ExifOrientation>,
+    /// The values that the file wants to be black and white.
+    pub voi_window: Option<[f64; 2]>,
+    /// The kind of machine that the file names, such as `DX`.
+    pub modality: Option<String>,
     /// What a person should know of the file, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -60,6 +69,8 @@ pub enum Format {
     Png,
     /// JPEG (JFIF or EXIF).
     Jpeg,
+    /// Digital Imaging and Communications in Medicine.
+    Dicom,
 }
 
 /// What the stored samples of an image mean.
@@ -77,6 +88,10 @@ pub enum Photometric {
     Rgba,
     /// Luma and two chroma channels that hold no colour.
     YCbCr,
+    /// Grey, the lowest value white.
+    Monochrome1,
+    /// Grey, the lowest value black.
+    Monochrome2,
 }
 
 /// Reads an image file. The bytes alone decide what kind it is; `name` stands in errors.
@@ -99,15 +114,18 @@ pub fn read_named(path: &Path, name: &str) -> Result<Image, ImageError> {
     read(&bytes, name)
 }
 
-/// Whether a file begins as one of the images that are read here do.
+/// As many bytes as tell what kind a file is.
+const FIRST_BYTES: u64 = 132;
+
+/// Whether a file begins as one of the images that are read here do. DICOM files without a preamble are not told.
 ///
 /// # Errors
 ///
 /// When the file cannot be read.
 pub fn is_image(path: &Path) -> std::io::Result<bool> {
     let mut start = Vec::new();
-    File::open(path)?.take(png::MAGIC.len() as u64).read_to_end(&mut start)?;
-    Ok(start.starts_with(png::MAGIC) || start.starts_with(jpeg::MAGIC))
+    File::open(path)?.take(FIRST_BYTES).read_to_end(&mut start)?;
+    Ok(start.starts_with(png::MAGIC) || start.starts_with(jpeg::MAGIC) || is_dicom(&start))
 }
 
 fn decode(bytes: &[u8]) -> Result<Image, ImageProblem> {
@@ -115,7 +133,9 @@ fn decode(bytes: &[u8]) -> Result<Image, ImageProblem> {
         [] => Err(ImageProblem::NotAnImage("it is empty".to_owned())),
         _ if bytes.starts_with(png::MAGIC) => png::decode(bytes),
         _ if bytes.starts_with(jpeg::MAGIC) => jpeg::decode(bytes),
-        _ => Err(ImageProblem::NotAnImage(format!("{}; expected PNG or JPEG", seems(bytes)))),
+        _ => dicom::decode(bytes)?.ok_or_else(|| {
+            ImageProblem::NotAnImage(format!("{}; expected PNG, JPEG or DICOM", seems(bytes)))
+        }),
     }
 }
 
@@ -179,6 +199,7 @@ impl fmt::Display for Format {
         f.write_str(match self {
             Format::Png => "png",
             Format::Jpeg => "jpeg",
+            Format::Dicom => "dicom",
         })
     }
 }
@@ -192,6 +213,8 @@ impl fmt::Display for Photometric {
             Photometric::Rgb => "rgb",
             Photometric::Rgba => "rgba",
             Photometric::YCbCr => "ycbcr",
+            Photometric::Monochrome1 => "MONOCHROME1",
+            Photometric::Monochrome2 => "MONOCHROME2",
         })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use argent_engine::{Inputs, Io, Kind, Needed, Operator, Port, Problem, RowError, Signature, column};
 use argent_imaging::image::png;
-use argent_imaging::image::prepare::{self, Crop, Fit, Preparation, Prepared, WindowRule};
+use argent_imaging::image::prepare::{self, Crop, Fit, Preparation, PrepareError, Prepared, WindowRule};
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field};
 use rayon::prelude::*;
@@ -27,7 +27,7 @@ pub struct ImagesPrepare {
     #[serde(default)]
     pub fit: FitName,
     /// Which values become black and white: those at two percentiles of the whole image, `[0, 100]` for the smallest and
-    /// the largest value.
+    /// the largest value; or `voi`, those that the DICOM file asks for, and a file without a window is an error row.
     #[serde(default)]
     pub window: Window,
     /// Which part is kept: `none`, all of it; or bounds of the foreground.
@@ -52,8 +52,26 @@ pub enum FitName {
 
 /// Which values become black and white.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Window {
+    /// Those that the file asks for.
+    OfFile(OfFile),
+    /// Those at two percentiles.
+    Percentiles(Percentiles),
+}
+
+/// The window of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OfFile {
+    /// The first window of a DICOM file.
+    Voi,
+}
+
+/// A window by percentiles of the image.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Window {
+pub struct Percentiles {
     /// The lower and the upper percentile, from 0 to 100.
     pub percentiles: [f64; 2],
 }
@@ -94,7 +112,7 @@ pub struct Foreground {
 
 impl Default for Window {
     fn default() -> Window {
-        Window { percentiles: [1.0, 99.0] }
+        Window::Percentiles(Percentiles { percentiles: [1.0, 99.0] })
     }
 }
 
@@ -127,12 +145,18 @@ const CHUNK: usize = 64;
 
 impl ImagesPrepare {
     fn preparation(&self) -> Result<Preparation, Problem> {
-        let [lower, upper] = self.window.percentiles;
-        if !(0.0 <= lower && lower < upper && upper <= 100.0) {
-            let message =
-                format!("{lower} and {upper}; expected two percentiles from 0 to 100, the lower one first");
-            return Err(Problem::at(["with", "window", "percentiles"], message));
-        }
+        let window = match self.window {
+            Window::OfFile(OfFile::Voi) => WindowRule::Voi,
+            Window::Percentiles(Percentiles { percentiles: [lower, upper] }) => {
+                if !(0.0 <= lower && lower < upper && upper <= 100.0) {
+                    let message = format!(
+                        "{lower} and {upper}; expected two percentiles from 0 to 100, the lower one first"
+                    );
+                    return Err(Problem::at(["with", "window", "percentiles"], message));
+                }
+                WindowRule::Percentiles(lower, upper)
+            }
+        };
         if let Some(place) = self.size.iter().position(|pixels| !(1..=LARGEST_SIZE).contains(pixels)) {
             let message = format!("{} pixels; expected 1 to {LARGEST_SIZE}", self.size[place]);
             return Err(Problem::at(["with".to_owned(), "size".into(), place.to_string()], message));
@@ -150,7 +174,7 @@ impl ImagesPrepare {
             }
         };
         Ok(Preparation {
-            window: WindowRule::Percentiles(lower, upper),
+            window,
             crop,
             size: self.size.map(|pixels| pixels as usize),
             fit: match self.fit {
@@ -203,7 +227,7 @@ impl Operator for ImagesPrepare {
             let make = |row: &usize| {
                 let image = scan::read(&find, paths.value(*row), digests.value(*row))?;
                 let prepared = prepare::prepare(&image, &preparation)
-                    .map_err(|error| RowError::lasting("blank", error.to_string()))?;
+                    .map_err(|error| RowError::lasting(kind_of(&error), error.to_string()))?;
                 let [width, height] = preparation.size;
                 let file = png::encode_grey(width, height, &prepared.pixels, preparation.bits);
                 let kept = keep(&file).map_err(|error| RowError {
@@ -227,6 +251,14 @@ impl Operator for ImagesPrepare {
             }
         }
         Ok(())
+    }
+}
+
+/// A word for why an image was not prepared.
+fn kind_of(error: &PrepareError) -> &'static str {
+    match error {
+        PrepareError::NoContrast { .. } | PrepareError::NoForeground(_) => "blank",
+        PrepareError::NoVoiWindow => "window",
     }
 }
 

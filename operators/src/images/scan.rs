@@ -7,7 +7,8 @@ use argent_engine::operator::{ConfigFiles, FILES};
 use argent_engine::{Inputs, Io, Kind, Operator, Port, Problem, RowError, Signature, column};
 use argent_imaging::image::{self, ImageProblem};
 use arrow::array::{
-    ArrayRef, AsArray, Float64Array, Float64Builder, Int64Array, ListBuilder, RecordBatch, StringArray,
+    ArrayRef, AsArray, BooleanArray, Float64Array, Float64Builder, Int64Array, ListBuilder, RecordBatch,
+    StringArray,
 };
 use arrow::datatypes::{DataType, Field};
 use rayon::prelude::*;
@@ -19,8 +20,8 @@ use crate::one_or_many::OneOrMany;
 use crate::pseudonyms::{self, Pseudonymise, Pseudonyms};
 use crate::volumes::scan::file_name;
 
-/// Finds X-ray images (PNG of 8 and 16 bits, JPEG), reads each once and tells what it is. Pictures in colour are refused,
-/// and so are files that were cut.
+/// Finds X-ray images (DICOM, PNG of 8 and 16 bits, JPEG), reads each once and tells what it is. Pictures in colour are
+/// refused, and so are files that were cut.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImagesScan {
@@ -136,8 +137,11 @@ fn image_fields() -> Vec<Field> {
         column::whole("bits"),
         column::text("format"),
         column::text("photometric"),
+        Field::new("inverted", DataType::Boolean, true),
+        column::text("modality"),
         number_list_field("spacing_mm"),
         column::whole("exif_orientation"),
+        number_list_field("voi_window"),
         column::number("p1"),
         column::number("p50"),
         column::number("p99"),
@@ -159,8 +163,11 @@ fn columns(ids: &[String], path: &str, digest: &str, image: &image::Image) -> Ve
         whole(Some(i64::from(image.bits))),
         text(Some(&image.format.to_string())),
         text(Some(&image.photometric.to_string())),
+        Arc::new(BooleanArray::from(vec![image.inverted])) as ArrayRef,
+        text(image.modality.as_deref()),
         number_list(image.spacing_mm.as_ref().map(|mm| mm.as_slice())),
         whole(image.orientation.map(|orientation| i64::from(orientation.number()))),
+        number_list(image.voi_window.as_ref().map(|values| values.as_slice())),
         percentile(1.0),
         percentile(50.0),
         percentile(99.0),
@@ -184,7 +191,7 @@ pub(crate) fn number_list(values: Option<&[f64]>) -> ArrayRef {
 /// A file's name without the ending of an image.
 fn stem(name: &str) -> &str {
     let ending = |(_, ending): &(&str, &str)| {
-        ["png", "jpg", "jpeg", "jpe"].iter().any(|known| ending.eq_ignore_ascii_case(known))
+        ["png", "jpg", "jpeg", "jpe", "dcm", "dicom"].iter().any(|known| ending.eq_ignore_ascii_case(known))
     };
     name.rsplit_once('.').filter(ending).map_or(name, |(stem, _)| stem)
 }
@@ -195,9 +202,7 @@ mod tests {
 
     #[test]
     fn the_stem_is_the_name_without_its_ending() {
-        assert_eq!(
-            ["00000001_000.png", "a.1.JPG", "1.2.840.113", "x"].map(stem),
-            ["00000001_000", "a.1", "1.2.840.113", "x"]
-        );
+        let stems = ["00000001_000.png", "a.1.JPG", "1.2.840.113", "1.2.dcm"].map(stem);
+        assert_eq!(stems, ["00000001_000", "a.1", "1.2.840.113", "1.2"]);
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Format, LARGEST_PIXELS};
+use crate::dicom::DicomProblem;
 
 /// A file that cannot be read as a grey image.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub enum ImageProblem {
         /// What is wrong.
         what: String,
     },
+    /// It is a DICOM file that cannot be read as one grey image.
+    Dicom(DicomProblem),
     /// It has more pixels than [`LARGEST_PIXELS`].
     TooLarge {
         /// Columns.
@@ -68,6 +71,7 @@ impl fmt::Display for ImageProblem {
             ImageProblem::Damaged { format, what } => {
                 write!(f, "damaged {format} file: {what}; copy the file again from its source")
             }
+            ImageProblem::Dicom(problem) => problem.fmt(f),
             ImageProblem::TooLarge { width, height } => write!(
                 f,
                 "{width} x {height} pixels; expected at most {LARGEST_PIXELS}: make it smaller at its source, or leave it out"

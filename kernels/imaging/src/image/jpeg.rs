@@ -55,7 +55,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageProblem> {
         spacing_mm: None,
         format: Format::Jpeg,
         photometric,
+        inverted: false,
         orientation: None,
+        voi_window: None,
+        modality: None,
         warnings: grey.warnings,
     };
     Ok(exif::upright(image, decoder.exif_data()))

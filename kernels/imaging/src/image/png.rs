@@ -54,7 +54,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageProblem> {
             ColorType::Rgb => Photometric::Rgb,
             ColorType::Rgba => Photometric::Rgba,
         },
+        inverted: false,
         orientation: None,
+        voi_window: None,
+        modality: None,
         warnings: grey.warnings,
     };
     Ok(exif::upright(image, exif_block.as_deref()))

@@ -28,6 +28,8 @@ pub enum WindowRule {
     Percentiles(f64, f64),
     /// These, in the values of the image.
     Range(f64, f64),
+    /// Those that the image's file asks for.
+    Voi,
 }
 
 /// The part of an image that is kept: the smallest box around the pixels from `from` to `to`, which are shares of the
@@ -78,13 +80,15 @@ pub enum PrepareError {
     },
     /// No pixel is foreground.
     NoForeground(Crop),
+    /// The file asks for no window.
+    NoVoiWindow,
 }
 
 /// Prepares an image: window, crop, resizing by areas, padding, and at last rounding, half to even.
 ///
 /// # Errors
 ///
-/// [`PrepareError`], if the window has no width or no pixel is foreground.
+/// [`PrepareError`], if there is no window, it has no width, or no pixel is foreground.
 pub fn prepare(image: &Image, preparation: &Preparation) -> Result<Prepared, PrepareError> {
     let window = window(image, preparation.window)?;
     let crop = match preparation.crop {
@@ -121,6 +125,7 @@ fn window(image: &Image, rule: WindowRule) -> Result<[f64; 2], PrepareError> {
     let window = match rule {
         WindowRule::Percentiles(lower, upper) => [percentiles.at(lower), percentiles.at(upper)],
         WindowRule::Range(lower, upper) => [lower, upper],
+        WindowRule::Voi => image.voi_window.ok_or(PrepareError::NoVoiWindow)?,
     };
     if window[0] < window[1] {
         return Ok(window);
@@ -184,6 +189,10 @@ impl fmt::Display for PrepareError {
                 f,
                 "no pixel lies from {from} to {to} of the window; expected some foreground: choose other bounds for the crop, or \
                  leave the image out"
+            ),
+            PrepareError::NoVoiWindow => write!(
+                f,
+                "the file has no VOI window, expected its center and width; choose percentiles, or leave the image out"
             ),
         }
     }

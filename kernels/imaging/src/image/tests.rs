@@ -33,7 +33,10 @@ fn grey(width: usize, pixels: Vec<u16>, bits: u8) -> Image {
         spacing_mm: None,
         format: Format::Png,
         photometric: Photometric::Grey,
+        inverted: false,
         orientation: None,
+        voi_window: None,
+        modality: None,
         warnings: Vec::new(),
     }
 }
@@ -138,8 +141,8 @@ fn a_png_file_with_a_changed_byte_is_refused() {
 #[test]
 fn what_is_no_image_is_named() {
     assert_eq!(problem(b""), "x: not an image: it is empty");
-    assert_eq!(problem(b"BM____"), "x: not an image: it is a BMP image; expected PNG or JPEG");
-    assert_eq!(problem(b"abc"), "x: not an image: its first bytes are unknown; expected PNG or JPEG");
+    assert_eq!(problem(b"BM____"), "x: not an image: it is a BMP image; expected PNG, JPEG or DICOM");
+    assert_eq!(problem(b"abc"), "x: not an image: its first bytes are unknown; expected PNG, JPEG or DICOM");
 }
 
 /// The header of a PNG file is its own to write, and 13 bytes of it must not cost gigabytes.
@@ -283,9 +286,10 @@ proptest! {
         let Prepared { pixels, content: [x, y, columns, rows], .. } = prepare(&image, &preparation).unwrap();
         prop_assert_eq!(pixels.len(), width * height);
         prop_assert!(columns >= 1 && rows >= 1 && x + columns <= width && y + rows <= height);
-        let (least, most) = (image.pixels.iter().min().unwrap(), image.pixels.iter().max().unwrap());
+        let wide = |pixel: &u16| u32::from(*pixel);
+        let (least, most) = (image.pixels.iter().map(wide).min().unwrap(), image.pixels.iter().map(wide).max().unwrap());
         for row in pixels.chunks_exact(width).skip(y).take(rows) {
-            let inside = row[x..x + columns].iter().all(|pixel| pixel + 1 >= *least && *pixel <= most.saturating_add(1));
+            let inside = row[x..x + columns].iter().map(wide).all(|pixel| pixel + 1 >= least && pixel <= most + 1);
             prop_assert!(inside, "{:?}", row);
         }
     }
@@ -297,3 +301,160 @@ fn a_problem_keeps_its_cause() {
     assert!(matches!(error.problem, ImageProblem::Io(_)));
     assert_eq!(error.to_string(), "all.png: cannot be read: No such file or directory (os error 2)");
 }
+
+/// A DICOM X-ray of 4 x 2 pixels of 12 bits, the values 0, 100 to 700, with further elements of text.
+fn x_ray(texts: &[(u32, &'static str, &str)], signed: bool) -> Vec<u8> {
+    let mut elements = vec![
+        (0x0008_0016, "UI", b"1.2.840.10008.5.1.4.1.1.1.1\0".to_vec()),
+        (0x0008_0060, "CS", b"DX".to_vec()),
+        (
+            0x7fe0_0010,
+            "OW",
+            (0..8_i16).flat_map(|place| (100 * place - 400 * i16::from(signed)).to_le_bytes()).collect(),
+        ),
+    ];
+    let shorts = [(0x0002, 1), (0x0010, 2), (0x0011, 4), (0x0100, 16), (0x0101, 12), (0x0102, 11)];
+    let shorts = shorts.into_iter().chain([(0x0103, u16::from(signed))]);
+    elements.extend(shorts.map(|(tag, number)| (0x0028_0000 + tag, "US", number.to_le_bytes().to_vec())));
+    elements.extend(texts.iter().map(|(tag, vr, text)| {
+        let padding = if text.len().is_multiple_of(2) { "" } else { " " };
+        (*tag, *vr, format!("{text}{padding}").into_bytes())
+    }));
+    elements.sort_by_key(|element| element.0);
+    let mut file = [&[0; 128][..], b"DICM\x02\0\x10\0UI\x14\x001.2.840.10008.1.2.1\0"].concat();
+    for (tag, vr, content) in elements {
+        file.extend(((tag >> 16) as u16).to_le_bytes());
+        file.extend((tag as u16).to_le_bytes());
+        file.extend(vr.as_bytes());
+        match vr {
+            "OW" => file.extend([&[0, 0][..], &(content.len() as u32).to_le_bytes()].concat()),
+            _ => file.extend((content.len() as u16).to_le_bytes()),
+        }
+        file.extend(content);
+    }
+    file
+}
+
+const PHOTOMETRIC: u32 = 0x0028_0004;
+
+#[test]
+fn a_dicom_x_ray_is_light_on_dark() {
+    let plain = read(&x_ray(&[(PHOTOMETRIC, "CS", "MONOCHROME2")], false), "x").unwrap();
+    assert_eq!((plain.width, plain.height, plain.bits, plain.inverted), (4, 2, 12, false));
+    assert_eq!(plain.pixels, [0, 100, 200, 300, 400, 500, 600, 700]);
+    assert_eq!((plain.format, plain.photometric), (Format::Dicom, Photometric::Monochrome2));
+    assert_eq!(plain.modality.as_deref(), Some("DX"));
+    let upside_down = [4095, 3995, 3895, 3795, 3695, 3595, 3495, 3395];
+    let inverted = read(&x_ray(&[(PHOTOMETRIC, "CS", "MONOCHROME1")], false), "x").unwrap();
+    assert_eq!((inverted.pixels.as_slice(), inverted.inverted), (&upside_down[..], true));
+    let shaped = [(PHOTOMETRIC, "CS", "MONOCHROME2"), (0x2050_0020, "CS", "INVERSE")];
+    assert_eq!(read(&x_ray(&shaped, false), "x").unwrap().pixels, upside_down);
+    let signed = read(&x_ray(&[(PHOTOMETRIC, "CS", "MONOCHROME2")], true), "x").unwrap();
+    assert_eq!(signed.pixels, [1648, 1748, 1848, 1948, 2048, 2148, 2248, 2348]);
+}
+
+/// PS3.3, C.11.2.1.2.1: a linear window of center 2048 and width 4096 takes 0 to black and 4095 to white.
+#[test]
+fn the_window_of_a_dicom_x_ray_is_in_its_pixels() {
+    let window = |texts: &[(u32, &'static str, &str)], signed| {
+        let center = [
+            (PHOTOMETRIC, "CS", "MONOCHROME2"),
+            (0x0028_1050, "DS", "2048\\1"),
+            (0x0028_1051, "DS", "4096\\2"),
+        ];
+        let of = |tag: u32| !texts.iter().any(|text| text.0 == tag);
+        let texts: Vec<_> =
+            center.into_iter().filter(|text| of(text.0)).chain(texts.iter().copied()).collect();
+        read(&x_ray(&texts, signed), "x").unwrap().voi_window
+    };
+    assert_eq!(window(&[], false), Some([0.0, 4095.0]));
+    let exact = (0x0028_1056, "CS", "LINEAR_EXACT");
+    assert_eq!(window(&[exact], false), Some([0.0, 4096.0]));
+    let (center, width) = ((0x0028_1050, "DS", "300"), (0x0028_1051, "DS", "200"));
+    assert_eq!(window(&[exact, center, width], false), Some([200.0, 400.0]));
+    let inverted = (PHOTOMETRIC, "CS", "MONOCHROME1");
+    assert_eq!(window(&[exact, center, width, inverted], false), Some([3695.0, 3895.0]));
+    assert_eq!(window(&[exact, center, width], true), Some([2248.0, 2448.0]));
+    let (intercept, slope) = ((0x0028_1052, "DS", "100"), (0x0028_1053, "DS", "-2"));
+    assert_eq!(window(&[exact, center, width, intercept, slope], false), Some([-150.0, -50.0]));
+    assert_eq!(window(&[(0x0028_1051, "DS", "0")], false), None);
+}
+
+#[test]
+fn the_spacing_of_a_dicom_x_ray_is_the_patients_or_the_detectors() {
+    let spacing = |texts: &[(u32, &'static str, &str)]| {
+        let image =
+            read(&x_ray(&[&[(PHOTOMETRIC, "CS", "MONOCHROME2")], texts].concat(), false), "x").unwrap();
+        (image.spacing_mm, image.warnings)
+    };
+    let (patient, detector) = ((0x0028_0030, "DS", "0.2\\0.1"), (0x0018_1164, "DS", "0.4\\0.3"));
+    assert_eq!(spacing(&[patient, detector]), (Some([0.1, 0.2]), vec![]));
+    let told =
+        "the spacing is that at the detector; the patient is nearer to the source and smaller".to_owned();
+    assert_eq!(spacing(&[(0x0028_0030, "DS", "0.000\\0.000"), detector]), (Some([0.3, 0.4]), vec![told]));
+    assert_eq!(spacing(&[(0x0028_0030, "DS", "0.000\\0.000")]), (None, vec![]));
+}
+
+#[test]
+fn a_dicom_file_that_is_no_one_image_is_refused() {
+    let whole = x_ray(&[(PHOTOMETRIC, "CS", "MONOCHROME2")], false);
+    for length in 0..whole.len() {
+        assert!(read(&whole[..length], "x").is_err(), "cut to {length} of {}", whole.len());
+    }
+    let frames = [(PHOTOMETRIC, "CS", "MONOCHROME2"), (0x0028_0008, "IS", "2")];
+    assert!(problem(&x_ray(&frames, false)).contains("pixel data needs 32 bytes and 16 are there"));
+}
+
+#[test]
+fn a_window_that_the_file_lacks_is_told() {
+    let rule = Preparation { window: WindowRule::Voi, crop: None, size: [4, 2], fit: Fit::Pad, bits: 8 };
+    assert_eq!(prepare(&grey(4, vec![0, 1, 2, 3], 8), &rule), Err(PrepareError::NoVoiWindow));
+    let texts = [(PHOTOMETRIC, "CS", "MONOCHROME1"), (0x0028_1050, "DS", "350"), (0x0028_1051, "DS", "501")];
+    let prepared = prepare(&read(&x_ray(&texts, false), "x").unwrap(), &rule).unwrap();
+    assert_eq!(prepared.pixels, [255, 255, 204, 153, 102, 51, 0, 0]);
+}
+
+/// pydicom's and GDCM's test files: sizes and bits as pydicom 3.0.2 tells them, but for one whose codestream has 16 bits.
+#[test]
+fn odd_dicom_files_are_read_or_refused() {
+    let Some(folder) = crate::reference::folder() else { return };
+    let found = |name: &str| {
+        let image = super::read_named(&folder.join("dicom_odd").join(name), name);
+        match image {
+            Ok(image) => {
+                format!("{}x{} {} bits {}", image.width, image.height, image.bits, image.photometric)
+            }
+            Err(error) => error.to_string(),
+        }
+    };
+    for (name, expected) in ODD {
+        assert_eq!(found(name), expected, "{name}");
+    }
+}
+
+const ODD: [(&str, &str); 17] = [
+    ("no-pixel-data.dcm", "no-pixel-data.dcm: there are no pixel data; expected an image"),
+    ("pydicom_693_J2KI.dcm", "512x512 16 bits MONOCHROME2"),
+    ("pydicom_CT_small.dcm", "128x128 16 bits MONOCHROME2"),
+    ("pydicom_ExplVR_BigEnd.dcm", "pydicom_ExplVR_BigEnd.dcm: an image in colours; expected a grey one"),
+    ("pydicom_J2K_pixelrep_mismatch.dcm", "512x512 13 bits MONOCHROME2"),
+    ("pydicom_JPEG2000.dcm", "256x1024 16 bits MONOCHROME2"),
+    ("pydicom_JPGExtended.dcm", "256x1024 12 bits MONOCHROME2"),
+    ("pydicom_MR_small_RLE.dcm", "64x64 16 bits MONOCHROME2"),
+    ("pydicom_MR_small_bigendian.dcm", "64x64 16 bits MONOCHROME2"),
+    ("pydicom_MR_small_jp2klossless.dcm", "64x64 16 bits MONOCHROME2"),
+    ("pydicom_MR_small_jpeg_ls_lossless.dcm", "64x64 16 bits MONOCHROME2"),
+    ("pydicom_MR_small_padded.dcm", "64x64 16 bits MONOCHROME2"),
+    (
+        "pydicom_MR_truncated.dcm",
+        "pydicom_MR_truncated.dcm: truncated: the pixel data needs 8192 bytes and 8130 are there; copy the file again from \
+         its source",
+    ),
+    ("pydicom_badVR.dcm", "pydicom_badVR.dcm: 32 bits allocated; expected 8 or 16"),
+    ("pydicom_image_dfl.dcm", "512x512 8 bits MONOCHROME2"),
+    (
+        "pydicom_meta_missing_tsyntax.dcm",
+        "pydicom_meta_missing_tsyntax.dcm: broken header: it has no rows and no columns; expected at least one of each",
+    ),
+    ("pydicom_no_meta.dcm", "128x128 16 bits MONOCHROME2"),
+];

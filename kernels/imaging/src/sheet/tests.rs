@@ -86,7 +86,10 @@ fn ramp(spacing_mm: Option<[f64; 2]>) -> Image {
         spacing_mm,
         format: Format::Png,
         photometric: Photometric::Grey,
+        inverted: false,
         orientation: None,
+        voi_window: None,
+        modality: None,
         warnings: Vec::new(),
     }
 }
