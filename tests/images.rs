@@ -49,14 +49,16 @@ fn files_are_rows_and_what_was_cut_is_an_error_row() {
     let question = "select id, patient, width, height, bits, format, photometric, spacing_mm, exif_orientation, p1, p50, \
                     p99, warnings from images order by id";
     expect![[r#"
-        mueller-1,mueller,8,6,8,png,grey,,,0.0,87.5,220.6,
-        mueller-2,mueller,8,6,16,png,grey,,,0.0,22487.5,56694.2,
+        mueller-1,mueller,8,6,8,png,grey,,,0.0,37.5,212.95000000000002,
+        mueller-2,mueller,8,6,16,png,grey,,,0.0,9637.5,54728.15,
         schmidt-2,schmidt,3,3,8,png,grey,,,9.0,9.0,9.0,"#]]
     .assert_eq(&sandbox.sql(question).join("\n"));
     let errors = sandbox.sql("select path, kind, message, retryable from images.errors order by path");
-    expect![[r#""#]].assert_eq(&errors.join("\n"));
+    expect![[r#"
+        xrays/schmidt-1.png,unreadable,damaged png file: unexpected end of file; copy the file again from its source,false
+        xrays/schmidt-3.txt,unreadable,"not an image: its first bytes are unknown; expected PNG, JPEG or DICOM",false"#]].assert_eq(&errors.join("\n"));
     let blank = sandbox.sql("select id, kind, message from prepared.errors");
-    expect![[r#""#]].assert_eq(&blank.join("\n"));
+    expect![[r#"schmidt-2,blank,"the window runs from 9 to 9 and the values of the image from 9 to 9; expected its upper end above the lower one: choose other percentiles, or leave the image out""#]].assert_eq(&blank.join("\n"));
 }
 
 #[test]
@@ -227,9 +229,15 @@ fn dicom_x_rays_are_light_on_dark_and_say_their_window() {
     put(&sandbox, "xrays/mueller-2.dcm", &dicom(&[(photometric, "CS", "MONOCHROME2")]));
     assert_eq!(sandbox.run(&["p.yaml"]), ["images made 2 0 0", "prepared made 2 0 1"]);
     let question = "select id, format, photometric, inverted, modality, bits, spacing_mm, voi_window, p50 from images order by id";
-    expect![[r#""#]].assert_eq(&sandbox.sql(question).join("\n"));
-    expect![[r#""#]].assert_eq(&sandbox.sql("select id, kind, message from prepared.errors").join("\n"));
-    expect![[r#""#]].assert_eq(&rows(&pixels(&sandbox, "prepared", "mueller-1")));
+    expect![[r#"
+        mueller-1,dicom,MONOCHROME1,true,DX,8,"[0.1, 0.2]","[95.5, 215.5]",155.0
+        mueller-2,dicom,MONOCHROME2,false,DX,8,,,100.0"#]]
+    .assert_eq(&sandbox.sql(question).join("\n"));
+    expect![[r#"mueller-2,window,"the file has no VOI window, expected its center and width; choose percentiles, or leave the image out""#]].assert_eq(&sandbox.sql("select id, kind, message from prepared.errors").join("\n"));
+    expect![[r#"
+         255 254 169
+          84   0   0"#]]
+    .assert_eq(&rows(&pixels(&sandbox, "prepared", "mueller-1")));
     sandbox.succeeds(&["show", "p.yaml", "images"]);
     let sheet = image::read(&std::fs::read(sandbox.path("images.png")).unwrap(), "sheet").unwrap();
     // Pixels of 0.1 x 0.2 mm are twice as high as they are wide: 240 x 320 beside 320 x 213.
@@ -245,5 +253,18 @@ fn odd_dicom_files_are_rows_or_error_rows() {
     sandbox.write("p.yaml", &spec);
     assert_eq!(sandbox.run(&["p.yaml"])[0], "images made 17 0 5");
     let rows = sandbox.sql("select id, width, height, bits, modality from images order by id");
-    expect![[r#""#]].assert_eq(&rows.join("\n"));
+    expect![[r#"
+        pydicom_693_J2KI,512,512,16,CT
+        pydicom_CT_small,128,128,16,CT
+        pydicom_J2K_pixelrep_mismatch,512,512,13,CT
+        pydicom_JPEG2000,256,1024,16,NM
+        pydicom_JPGExtended,256,1024,12,NM
+        pydicom_MR_small_RLE,64,64,16,MR
+        pydicom_MR_small_bigendian,64,64,16,MR
+        pydicom_MR_small_jp2klossless,64,64,16,MR
+        pydicom_MR_small_jpeg_ls_lossless,64,64,16,MR
+        pydicom_MR_small_padded,64,64,16,MR
+        pydicom_image_dfl,512,512,8,OT
+        pydicom_no_meta,128,128,16,CT"#]]
+    .assert_eq(&rows.join("\n"));
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use argent_cache::{Store, TableRecord};
 use argent_engine::operator::nearest;
 use argent_engine::{RowError, find_source};
@@ -185,10 +185,8 @@ struct Source<'a> {
 enum Picture {
     /// A volume.
     Volume(Volume),
-    /// An image as it came.
-    Image(Image),
-    /// An image whose window was chosen already.
-    Prepared(Image),
+    /// An image, and the window in which it is looked at where the user asks for none.
+    Image(Image, WindowRule),
     /// Nothing: its cell is null.
     Absent,
 }
@@ -204,7 +202,12 @@ impl Source<'_> {
         let stored = || self.store.read(&digest.parse()?).context("a side file that the row names");
         Ok(match self.kind {
             Kind::Voxels => Picture::Volume(side_file::decode(&stored()?)?),
-            Kind::Pixels => Picture::Prepared(image::read(&stored()?, "the side file")?),
+            Kind::Pixels => {
+                let image = image::read(&stored()?, "the side file")?;
+                // Its window was chosen when it was prepared.
+                let whole = WindowRule::Range(0.0, f64::from(image.largest_value()));
+                Picture::Image(image, whole)
+            }
             Kind::Sources { are_images } => self.source(row, digest, are_images)?,
         })
     }
@@ -215,7 +218,8 @@ impl Source<'_> {
         let path = self.cell("path", row)?.context("the row has a digest and no path")?;
         let local = find_source(self.store, self.folder, path, digest)?;
         if is_image || image::is_image(&local)? {
-            return Ok(Picture::Image(image::read_named(&local, file_name(path))?));
+            let image = image::read_named(&local, file_name(path))?;
+            return Ok(Picture::Image(image, WindowRule::Percentiles(1.0, 99.0)));
         }
         let has_source = self.rows.column_by_name("hounsfield_source").is_some();
         let source = if has_source { self.cell("hounsfield_source", row)? } else { None };
@@ -254,31 +258,32 @@ impl Picture {
                 let windows = windows(look);
                 sheet::slices(volume, id, &windows, if windows.len() == 1 { 6 } else { 3 })
             }
-            Picture::Image(_) | Picture::Prepared(_) => self.tile(id, look, LONGEST[0])?,
-            Picture::Absent => Sheet::text(&format!("{id}: no picture")),
+            Picture::Image(image, usual) => sheet::image(image, id, window(look, *usual), LONGEST[0])?,
+            Picture::Absent => without(id),
         })
     }
 
     fn among_others(&self, id: &str, look: &Look) -> anyhow::Result<Part> {
         Ok(match self {
             Picture::Volume(volume) => Part::Strip(sheet::strip(volume, id, &windows(look))),
-            Picture::Image(_) | Picture::Prepared(_) => Part::Tile(self.tile(id, look, LONGEST[1])?),
-            Picture::Absent => Part::Strip(Sheet::text(&format!("{id}: no picture"))),
+            Picture::Image(image, usual) => {
+                Part::Tile(sheet::image(image, id, window(look, *usual), LONGEST[1])?)
+            }
+            Picture::Absent => Part::Strip(without(id)),
         })
-    }
-
-    fn tile(&self, id: &str, look: &Look, longest: usize) -> anyhow::Result<Sheet> {
-        let (image, usual) = match self {
-            Picture::Image(image) => (image, WindowRule::Percentiles(1.0, 99.0)),
-            Picture::Prepared(image) => (image, WindowRule::Range(0.0, f64::from(image.largest_value()))),
-            Picture::Volume(_) | Picture::Absent => bail!("only an image is drawn as one tile"),
-        };
-        let wanted =
-            look.window.map(|[center, width]| WindowRule::Range(center - width / 2.0, center + width / 2.0));
-        Ok(sheet::image(image, id, wanted.unwrap_or(usual), longest)?)
     }
 }
 
+fn without(id: &str) -> Sheet {
+    Sheet::text(&format!("{id}: no picture"))
+}
+
+/// The window of an image.
+fn window(look: &Look, usual: WindowRule) -> WindowRule {
+    look.window.map_or(usual, |[center, width]| WindowRule::Range(center - width / 2.0, center + width / 2.0))
+}
+
+/// The windows of a volume.
 fn windows(look: &Look) -> Vec<CenterWidth> {
     match look.window {
         Some([center, width]) => vec![CenterWidth { center, width }],

@@ -120,10 +120,14 @@ pub(crate) fn read(
 ) -> Result<image::Image, RowError> {
     let passing = |message: String| RowError { retryable: true, ..RowError::lasting("file", message) };
     let local = find(path, digest).map_err(|error| passing(format!("{error:#}")))?;
-    image::read_named(&local, file_name(path)).map_err(|error| match &error.problem {
-        ImageProblem::Io(_) => passing(error.to_string()),
-        ImageProblem::Colour { .. } => RowError::lasting("colour", error.to_string()),
-        _ => RowError::lasting("unreadable", error.to_string()),
+    // The row has the path; a name may be a patient's, and messages are shown to everybody.
+    image::read_named(&local, "").map_err(|error| {
+        let message = error.problem.to_string();
+        match error.problem {
+            ImageProblem::Io(_) => passing(message),
+            ImageProblem::Colour { .. } => RowError::lasting("colour", message),
+            _ => RowError::lasting("unreadable", message),
+        }
     })
 }
 

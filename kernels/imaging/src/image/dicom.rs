@@ -6,7 +6,8 @@ use crate::dicom::{self, DicomProblem, Header};
 /// Reads the one frame of a DICOM file; `None` where the bytes are no DICOM file.
 ///
 /// Where the lowest value is to be white (`MONOCHROME1`, or a presentation LUT of the shape `INVERSE`), values become
-/// `2^bits - 1 - value`. Signed values are moved up by half their range, so that none is negative.
+/// `2^bits - 1 - value`. Signed values are moved up by half their range, so that none is negative. Pixels of the padding
+/// value, which show nothing, become black either way.
 pub(super) fn decode(bytes: &[u8]) -> Result<Option<Image>, ImageProblem> {
     let decoded = match dicom::image(bytes, "", 0) {
         Ok(decoded) => decoded,
@@ -27,12 +28,23 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Option<Image>, ImageProblem> {
     let shift = if decoded.signed { 1_i32 << (bits - 1) } else { 0 };
     let largest_value = i32::from(largest(bits));
     let inverted = is_inverted(header);
+    let padding = header.padding_value.filter(|value| value.fract() == 0.0).map(|value| value as i32);
     let pixel = |value: &i32| {
+        if Some(*value) == padding {
+            return 0;
+        }
         let value = (value + shift).clamp(0, largest_value);
         (if inverted { largest_value - value } else { value }) as u16
     };
     let mut warnings = Vec::new();
     let spacing_mm = spacing_mm(header, &mut warnings);
+    let padded = decoded.values.iter().filter(|value| Some(**value) == padding).count();
+    if padded > 0 {
+        warnings.push(format!(
+            "{padded} of {} pixels have the padding value and were made black",
+            decoded.values.len()
+        ));
+    }
     let voi_window = voi_window(bytes, header)
         .map(|window| window.map(|value| value + f64::from(shift)))
         .map(|[low, high]| {

@@ -396,6 +396,14 @@ fn the_spacing_of_a_dicom_x_ray_is_the_patients_or_the_detectors() {
 }
 
 #[test]
+fn padding_is_black_also_where_the_lowest_value_is_white() {
+    let texts = [(PHOTOMETRIC, "CS", "MONOCHROME1"), (0x0028_0120, "US", "\0\0")];
+    let image = read(&x_ray(&texts, false), "x").unwrap();
+    assert_eq!(image.pixels, [0, 3995, 3895, 3795, 3695, 3595, 3495, 3395]);
+    assert_eq!(image.warnings, ["1 of 8 pixels have the padding value and were made black"]);
+}
+
+#[test]
 fn a_dicom_file_that_is_no_one_image_is_refused() {
     let whole = x_ray(&[(PHOTOMETRIC, "CS", "MONOCHROME2")], false);
     for length in 0..whole.len() {
