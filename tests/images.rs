@@ -75,10 +75,10 @@ fn what_was_prepared_lies_in_png_files_that_any_program_opens() {
     // One content in two depths is one image once it is prepared.
     assert_eq!(eight.pixels, sixteen.pixels);
     expect![[r#"
-         102 134 174 206
-         125 157 197 229
-         147 179 219 247
-           0   0   0   0"#]]
+        102 134 174 206
+        125 157 197 229
+        147 179 219 247
+        0 0 0 0"#]]
     .assert_eq(&rows(&eight));
 }
 
@@ -185,7 +185,7 @@ fn pixels(sandbox: &Sandbox, step: &str, id: &str) -> image::Image {
 }
 
 fn rows(image: &image::Image) -> String {
-    let row = |pixels: &[u16]| pixels.iter().map(|pixel| format!("{pixel:>4}")).collect::<String>();
+    let row = |pixels: &[u16]| pixels.iter().map(u16::to_string).collect::<Vec<_>>().join(" ");
     image.pixels.chunks(image.width).map(row).collect::<Vec<_>>().join("\n")
 }
 
@@ -235,13 +235,13 @@ fn dicom_x_rays_are_light_on_dark_and_say_their_window() {
     .assert_eq(&sandbox.sql(question).join("\n"));
     expect![[r#"mueller-2,window,"the file has no VOI window, expected its center and width; choose percentiles, or leave the image out""#]].assert_eq(&sandbox.sql("select id, kind, message from prepared.errors").join("\n"));
     expect![[r#"
-         255 254 169
-          84   0   0"#]]
+        255 254 169
+        84 0 0"#]]
     .assert_eq(&rows(&pixels(&sandbox, "prepared", "mueller-1")));
     sandbox.succeeds(&["show", "p.yaml", "images"]);
     let sheet = image::read(&std::fs::read(sandbox.path("images.png")).unwrap(), "sheet").unwrap();
-    // Pixels of 0.1 x 0.2 mm are twice as high as they are wide: 240 x 320 beside 320 x 213.
-    assert_eq!((sheet.width, sheet.height), (6 + 240 + 6 + 320 + 6, 6 + 44 + 320 + 6));
+    // Pixels of 0.1 x 0.2 mm are twice as high as they are wide: 240 x 320, below text of three lines, beside 320 x 213.
+    assert_eq!((sheet.width, sheet.height), (6 + 240 + 6 + 320 + 6, 6 + 44 + 16 + 320 + 6));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `argent show`: a step's volumes and images as a picture that can be opened and looked at.
 
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
 
 use argent_imaging::image::{self, Image, png};
 use argent_imaging::{Geometry, Orientation, Volume, nifti};
@@ -110,6 +111,32 @@ fn images_are_drawn_as_they_came_and_as_they_were_prepared() {
     sandbox.succeeds(&["show", "p.yaml", "prepared"]);
     let sheet = picture(&sandbox, "prepared.png");
     assert_eq!((sheet.width, sheet.height), (2 * 320 + 6 + 12, 2 * (44 + 160) + 6 + 12));
+}
+
+/// The program's standard output is a terminal here, which `script` makes.
+#[test]
+fn a_terminal_that_shows_pictures_is_given_it() {
+    let sandbox = sandbox();
+    let program = sandbox.command(&[]).get_program().to_str().unwrap().to_owned();
+    let typed = |variables: &[(&str, &str)]| {
+        let mut command = Command::new("script");
+        command.args(["-qec", &format!("{program} show p.yaml images"), "/dev/null"]).env_clear();
+        command.envs(std::env::var_os("PATH").map(|path| ("PATH", path))).envs(variables.iter().copied());
+        let said = command.stdin(Stdio::null()).current_dir(sandbox.path("")).output();
+        said.ok().map(|said| String::from_utf8(said.stdout).unwrap())
+    };
+    let Some(plain) = typed(&[("TERM", "xterm-256color")]) else {
+        println!("skipped: there is no `script`");
+        return;
+    };
+    assert_eq!(plain, "images.png\r\n");
+    let drawn = typed(&[("TERM", "xterm-kitty")]).unwrap();
+    assert!(
+        drawn.starts_with("\x1b_Ga=T,f=100,q=2,m=1;iVBORw0KGgo") && drawn.ends_with("\r\nimages.png\r\n")
+    );
+    let drawn = typed(&[("TERM_PROGRAM", "iTerm.app")]).unwrap();
+    assert!(drawn.starts_with("\x1b]1337;File=inline=1;size="));
+    assert_eq!(typed(&[("TERM", "xterm-kitty"), ("TMUX", "/tmp/tmux")]).unwrap(), "images.png\r\n");
 }
 
 #[test]

@@ -66,7 +66,7 @@ pub fn image(
         picture.draw_scale(mm_per_pixel);
         told += &format!(", {} mm", rounded(mm));
     }
-    Ok(Sheet::below(vec![Sheet::text(caption), Sheet::text(&told), picture]))
+    Ok(picture.captioned(&[caption, &told]))
 }
 
 impl Sheet {

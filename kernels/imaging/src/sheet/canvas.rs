@@ -17,6 +17,9 @@ const GAP: usize = 6;
 const LETTER_HEIGHT: usize = 16;
 const LETTER_WIDTH: usize = get_raster_width(FontWeight::Regular, RasterHeight::Size16);
 
+/// A caption has room for twenty letters, however narrow the picture is.
+const LEAST_CAPTION: usize = 20 * LETTER_WIDTH;
+
 /// Where letters stand in a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Edge {
@@ -41,10 +44,29 @@ impl Sheet {
 
     /// A line of white letters on black. Letters other than those of ASCII become question marks.
     pub fn text(text: &str) -> Sheet {
-        let width = LETTER_WIDTH * text.chars().count();
-        let mut sheet = Sheet::of(width, LETTER_HEIGHT, vec![BLACK; width * LETTER_HEIGHT]);
-        sheet.write(text, 0, 0);
+        Sheet::lines(text, usize::MAX)
+    }
+
+    /// White letters on black, in as many lines as it takes to stay within `width` pixels, or a letter. Nothing is cut:
+    /// what tells two ids apart may be their end.
+    fn lines(text: &str, width: usize) -> Sheet {
+        let letters: Vec<char> = text.chars().collect();
+        let lines: Vec<String> =
+            letters.chunks((width / LETTER_WIDTH).max(1)).map(|line| line.iter().collect()).collect();
+        let longest = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);
+        let (width, height) = (LETTER_WIDTH * longest, LETTER_HEIGHT * lines.len().max(1));
+        let mut sheet = Sheet::of(width, height, vec![BLACK; width * height]);
+        for (place, line) in lines.iter().enumerate() {
+            sheet.write(line, 0, LETTER_HEIGHT * place);
+        }
         sheet
+    }
+
+    /// The sheet below lines of text, each of which is broken where it would be wider.
+    pub(super) fn captioned(self, captions: &[&str]) -> Sheet {
+        let width = self.width.max(LEAST_CAPTION);
+        let lines: Vec<Sheet> = captions.iter().map(|caption| Sheet::lines(caption, width)).collect();
+        Sheet::below(lines.into_iter().chain([self]).collect())
     }
 
     /// Columns.
@@ -76,11 +98,9 @@ impl Sheet {
         all
     }
 
-    /// Sheets from top to bottom, with black between and at the right. Text that is wider than all pictures is cut.
+    /// Sheets from top to bottom, with black between and at the right.
     pub fn below(sheets: Vec<Sheet>) -> Sheet {
-        let pictures =
-            sheets.iter().filter(|sheet| sheet.height > LETTER_HEIGHT).map(|sheet| sheet.width).max();
-        let width = pictures.or(sheets.iter().map(|sheet| sheet.width).max()).unwrap_or(0);
+        let width = sheets.iter().map(|sheet| sheet.width).max().unwrap_or(0);
         let height =
             sheets.iter().map(|sheet| sheet.height).sum::<usize>() + GAP * sheets.len().saturating_sub(1);
         let mut all = Sheet::of(width, height, vec![BLACK; width * height]);

@@ -68,7 +68,7 @@ pub fn slices(volume: &Volume, caption: &str, windows: &[CenterWidth], count: us
         Sheet::below(std::iter::once(title).chain(PLANES.iter().map(row)).collect())
     };
     let halves = Sheet::beside(windows.iter().map(half).collect());
-    Sheet::below(vec![Sheet::text(caption), Sheet::text(&drawing.told), halves])
+    halves.captioned(&[caption, &drawing.told])
 }
 
 /// A volume in one row under its caption: the middle slice of each plane, once for each window.
@@ -80,7 +80,7 @@ pub fn strip(volume: &Volume, caption: &str, windows: &[CenterWidth]) -> Sheet {
     let pictures = windows.iter().flat_map(|window| PLANES.iter().map(|plane| middle(plane, *window)));
     let names: Vec<String> = windows.iter().map(|window| format!("{window} HU")).collect();
     let told = format!("{}; windows {}", drawing.told, names.join(" and "));
-    Sheet::below(vec![Sheet::text(caption), Sheet::text(&told), Sheet::beside(pictures.collect())])
+    Sheet::beside(pictures.collect()).captioned(&[caption, &told])
 }
 
 /// A volume that is being drawn.

@@ -97,16 +97,28 @@ fn ramp(spacing_mm: Option<[f64; 2]>) -> Image {
 #[test]
 fn an_image_keeps_its_proportions_on_the_patient() {
     let window = WindowRule::Range(0.0, 255.0);
-    let square = image(&ramp(None), "x", window, 80).unwrap();
-    assert_eq!((square.width(), square.height()), (80, 44 + 40));
-    let tall = image(&ramp(Some([0.1, 0.4])), "x", window, 80).unwrap();
-    assert_eq!((tall.width(), tall.height()), (40, 44 + 80));
+    let square = image(&ramp(None), "x", window, 320).unwrap();
+    assert_eq!((square.width(), square.height()), (320, 44 + 160));
+    let tall = image(&ramp(Some([0.1, 0.4])), "x", window, 640).unwrap();
+    assert_eq!((tall.width(), tall.height()), (320, 44 + 640));
     // Row 0 is at the top and dark.
-    assert!(square.shades()[80 * 50 + 40] < square.shades()[80 * 80 + 40]);
+    assert!(square.shades()[320 * 50 + 40] < square.shades()[320 * 200 + 40]);
 }
 
 #[test]
 fn letters_that_the_font_lacks_are_question_marks() {
     assert_eq!(Sheet::text("Müller"), Sheet::text("M?ller"));
     assert_ne!(Sheet::text("R"), Sheet::text("L"));
+}
+
+#[test]
+fn a_long_id_is_broken_and_not_cut() {
+    let window = WindowRule::Range(0.0, 255.0);
+    let uid = "1.2.840.113619.2.55.3.604688119.971.1415955061.783";
+    let sheets = [uid, &uid.replace("783", "784")].map(|id| image(&ramp(None), id, window, 240).unwrap());
+    assert_eq!(
+        sheets.each_ref().map(|sheet| (sheet.width(), sheet.height())),
+        [(240, 32 + 6 + 16 + 6 + 120); 2]
+    );
+    assert_ne!(sheets[0], sheets[1]);
 }
