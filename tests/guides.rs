@@ -165,3 +165,10 @@ fn volumes_and_x_rays_are_looked_at() {
     }
     runs("look-at-volumes-and-x-rays.md", &sandbox);
 }
+
+#[test]
+fn dicom_is_read() {
+    if has_python() {
+        runs("read-dicom.md", &Sandbox::new());
+    }
+}

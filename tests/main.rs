@@ -9,6 +9,7 @@ mod checks;
 mod command;
 mod damage;
 mod dialects;
+mod dicom;
 mod diff;
 mod docs;
 mod doctor;

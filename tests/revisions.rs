@@ -13,7 +13,7 @@ use expect_test::expect_file;
 use serde_json::Value;
 
 use crate::chat_server::ChatServer;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, root};
 
 /// Operators that multiply matrices, whose sums differ in the last digits between processors, and the columns
 /// that show it: their numbers are compared with a tolerance, and the digest is of the rest.
@@ -255,6 +255,11 @@ fn sandbox(server: &ChatServer) -> Sandbox {
     sandbox.write("short.md", "Report:\n{{ report.impression }}");
     sandbox.write("reviewed.json", REVIEWED).write("reviewed.csv", REVIEWED_TABLE);
     std::fs::write(sandbox.path("x-ray.png"), XRAY).unwrap();
+    std::fs::create_dir(sandbox.path("dicom")).unwrap();
+    for number in 1..=6 {
+        let shipped = root().join(format!("pipelines/examples/data/dicom/IM{number}"));
+        std::fs::copy(shipped, sandbox.path(&format!("dicom/IM{number}"))).unwrap();
+    }
     sandbox
 }
 
@@ -336,6 +341,9 @@ steps:
   stretched: { use: images.prepare, from: images, with: { size: [24, 20], fit: stretch, bits: 16, window: { percentiles: [0, 100] }, crop: { from: 0.3, to: 0.7, margin: 2 } } }
   grid: { use: volumes.resample, from: volumes, with: { spacing_mm: [16, 16, 16] } }
   near: { use: volumes.resample, from: volumes, with: { spacing_mm: [20, 18, 16], orientation: LPS, grid: stretch, interpolation: nearest, antialias: never } }
+  headers: { use: dicom.headers, with: { path: "dicom/*", keep: [PatientAge] } }
+  series: { use: dicom.series, from: headers }
+  stacked: { use: volumes.scan, from: series }
   parts: { use: split.groups, from: volumes, with: { by: patient, parts: { train: 0.6, val: 0.4 }, seed: 2 } }
   drawn:
     use: labels.table

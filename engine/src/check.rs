@@ -23,7 +23,7 @@ use crate::rows::{full_schema, planned_error_schema};
 use crate::shape;
 use crate::spec::{From, Source, Spec, Step, has_errors};
 use crate::statics::StaticAnswers;
-use crate::table::{files_schema, matching_paths};
+use crate::table::{files_schema, files_schema_of, matching_paths};
 use crate::yaml;
 use mistakes::{Finding, Mistakes};
 
@@ -474,8 +474,11 @@ impl Checker<'_> {
         }
         let reads_files = ports.iter().any(|p| p.name == FILES);
         if reads_files {
-            let files = Input { schema: files_schema(), keys: vec!["path".into()], on: "id".into() };
-            schemas.files_on_disk = schemas.ports.insert(FILES.to_owned(), files).is_none();
+            let table = schemas.ports.get(FILES).map(|input| files_schema_of(&input.schema));
+            schemas.files_on_disk = table.is_none();
+            let schema = table.unwrap_or_else(files_schema);
+            let files = Input { schema, keys: vec!["path".into()], on: "id".into() };
+            schemas.ports.insert(FILES.to_owned(), files);
         }
         let sound = problems.is_empty();
         problems.into_iter().for_each(|problem| self.out.find(at, Finding::Problem(problem)));

@@ -6,8 +6,9 @@
 //! that stays where the user keeps it).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 
 /// The metadata key that holds a column's roles.
 pub const ROLE: &str = "role";
@@ -35,6 +36,16 @@ pub fn file(name: &str) -> Field {
 /// A column of digests of files that stay where the user keeps them.
 pub fn source(name: &str) -> Field {
     with_roles(Field::new(name, DataType::Utf8, true), &["source"])
+}
+
+/// The name of the column by which a row of the files port is several files, the slices of a volume.
+pub const SLICES: &str = "slices";
+
+/// A column of lists of files, each with its `path` and its `digest`; null where a row is one file.
+pub fn slices(name: &str) -> Field {
+    let file = Fields::from(vec![text("path"), text("digest")]);
+    let list = DataType::List(Arc::new(Field::new_list_field(DataType::Struct(file), true)));
+    with_roles(Field::new(name, list, true), &["phi"])
 }
 
 /// A column of 64-bit floating-point numbers.
@@ -79,6 +90,10 @@ pub fn type_name(data_type: &DataType) -> String {
         t if t.is_integer() => "whole number".into(),
         t if t.is_floating() => "number".into(),
         DataType::List(f) | DataType::LargeList(f) => format!("list of {}", type_name(f.data_type())),
+        DataType::Struct(fields) => {
+            let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+            format!("({})", names.join(", "))
+        }
         DataType::FixedSizeList(f, n) => format!("list of {n} {}", type_name(f.data_type())),
         other => other.to_string(),
     }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use argent_cache::keys::{column_digest, json_digest};
 use argent_cache::{Digest, Store, TableRecord};
-use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
-use arrow::compute::concat_batches;
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::array::{Array, Int64Array, RecordBatch, StringArray, UInt64Array, new_null_array};
+use arrow::compute::{cast, concat_batches, take_record_batch};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use serde_json::json;
 
 use crate::axes;
 use crate::column;
+use crate::joining::texts;
 use crate::pipeline::AxisCell;
 
 /// A table that fills a port.
@@ -71,6 +72,17 @@ impl Table {
                 let is_axis = member.axes.iter().any(|cell| cell.field.name() == name);
                 is_axis || member.table.columns.iter().any(|c| c.name == name)
             }),
+        }
+    }
+
+    /// The names of its columns.
+    fn columns(&self) -> Vec<String> {
+        match self {
+            Table::Stored(record) => record.columns.iter().map(|column| column.name.clone()).collect(),
+            Table::Listed(batch) => {
+                batch.schema().fields().iter().map(|field| field.name().clone()).collect()
+            }
+            Table::Gathered(members) => members.first().map(Member::columns).unwrap_or_default(),
         }
     }
 
@@ -143,6 +155,12 @@ impl<'a> Rows<'a> {
 }
 
 impl Member {
+    /// The names of its columns, those of axes in front.
+    fn columns(&self) -> Vec<String> {
+        let axes = self.axes.iter().map(|cell| cell.field.name().clone());
+        axes.chain(self.table.columns.iter().map(|column| column.name.clone())).collect()
+    }
+
     /// The named columns, those of axes included, in that order.
     fn read(&self, store: &Store, columns: &[String]) -> anyhow::Result<RecordBatch> {
         let own = columns.iter().filter(|name| self.axis(name).is_none()).map(String::as_str);
@@ -234,9 +252,29 @@ pub(crate) fn restored(
 }
 
 /// The columns of a list of files: `path`, as found below the spec's folder; `digest`; `bytes`, null where
-/// another step made the files and does not tell.
+/// another step made the files and does not tell; `slices`, null where a row is one file.
 pub fn files_schema() -> SchemaRef {
-    column::schema([column::id("path"), column::source("digest"), column::whole("bytes")])
+    column::schema([
+        column::id("path"),
+        column::source("digest"),
+        column::whole("bytes"),
+        column::slices(column::SLICES),
+    ])
+}
+
+/// The columns of the list of files that a table names. One that has `slices` names what its rows are of by itself, so its
+/// id columns stand in front.
+pub fn files_schema_of(table: &Schema) -> SchemaRef {
+    let files = files_schema();
+    let ids = ids_of_slices(table).into_iter().filter_map(|name| table.field_with_name(&name).ok().cloned());
+    column::schema(ids.chain(files.fields().iter().map(|field| field.as_ref().clone())))
+}
+
+/// The id columns of a table that has `slices`.
+fn ids_of_slices(table: &Schema) -> Vec<String> {
+    let has_slices = table.field_with_name(column::SLICES).is_ok();
+    let ids = column::names_with_role(table, "id");
+    ids.into_iter().filter(|name| has_slices && name != "path").collect()
 }
 
 /// The files on disk that match any of the patterns, relative ones below `folder`, sorted by path.
@@ -273,41 +311,51 @@ pub fn matching_paths(folder: &Path, patterns: &[String]) -> anyhow::Result<Vec<
     Ok(paths)
 }
 
-/// The files that another step's rows name and that match any of the patterns, sorted by path.
+/// The files that another step's rows name and that match any of the patterns, sorted by path; without patterns, all.
 ///
 /// # Errors
 /// When a pattern is not one, or none of the paths matches.
 pub fn files_of_table(store: &Store, table: &Table, patterns: &[String]) -> anyhow::Result<RecordBatch> {
-    let batch = table.read(store, &["path".into(), "digest".into()])?;
-    let sizes = table.has("bytes").then(|| table.read(store, &["bytes".into()])).transpose()?;
-    let sizes = sizes.and_then(|b| b.column(0).as_primitive_opt::<Int64Type>().cloned());
+    let batch = if table.has(column::SLICES) {
+        table.read(store, &table.columns())?
+    } else {
+        let sizes = ["bytes".to_owned()].into_iter().filter(|name| table.has(name));
+        table.read(store, &["path".into(), "digest".into()].into_iter().chain(sizes).collect::<Vec<_>>())?
+    };
     let patterns: Vec<glob::Pattern> = patterns
         .iter()
         .map(|p| glob::Pattern::new(p).with_context(|| format!("`{p}` is not a glob pattern")))
         .collect::<anyhow::Result<_>>()?;
-    let (paths, digests) = (batch.column(0).as_string::<i32>(), batch.column(1).as_string::<i32>());
-    let mut rows = Vec::new();
-    for row in 0..batch.num_rows() {
-        let path = paths.value(row);
-        if patterns.iter().any(|p| p.matches(path)) && digests.is_valid(row) {
-            let digest: Digest = digests.value(row).parse()?;
-            // Only what opens a file verifies it: listing must not read a whole data set.
-            let bytes = sizes.as_ref().filter(|sizes| sizes.is_valid(row)).map(|sizes| sizes.value(row));
-            rows.push((path.to_owned(), digest, bytes));
-        }
-    }
-    if rows.is_empty() {
+    let (paths, digests) = (texts(&batch, "path")?, texts(&batch, "digest")?);
+    // Only what opens a file verifies it: listing must not read a whole data set.
+    let matches = |path: &str| patterns.is_empty() || patterns.iter().any(|pattern| pattern.matches(path));
+    let mut rows: Vec<usize> = (0..batch.num_rows())
+        .filter(|row| paths.is_valid(*row) && digests.is_valid(*row) && matches(paths.value(*row)))
+        .collect();
+    if rows.is_empty() && !patterns.is_empty() {
         bail!("none of the {} files of the table matches the pattern", batch.num_rows());
     }
-    files_batch(rows)
+    rows.sort_by_key(|row| (paths.value(*row), digests.value(*row)));
+    let schema = files_schema_of(batch.schema_ref());
+    let column = |field: &Field| match batch.column_by_name(field.name()) {
+        Some(cells) => {
+            cast(cells, field.data_type()).context("a column of the files' table is of another type")
+        }
+        None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+    };
+    let columns = schema.fields().iter().map(|field| column(field)).collect::<anyhow::Result<Vec<_>>>()?;
+    let places = UInt64Array::from_iter_values(rows.into_iter().map(|row| row as u64));
+    Ok(take_record_batch(&RecordBatch::try_new(schema, columns)?, &places)?)
 }
 
 fn files_batch(mut rows: Vec<(String, Digest, Option<i64>)>) -> anyhow::Result<RecordBatch> {
     rows.sort();
+    let schema = files_schema();
     let paths = StringArray::from_iter_values(rows.iter().map(|r| r.0.as_str()));
     let digests = StringArray::from_iter_values(rows.iter().map(|r| r.1.to_string()));
     let bytes: Int64Array = rows.iter().map(|r| r.2).collect();
-    Ok(RecordBatch::try_new(files_schema(), vec![Arc::new(paths), Arc::new(digests), Arc::new(bytes)])?)
+    let slices = new_null_array(column::slices(column::SLICES).data_type(), rows.len());
+    Ok(RecordBatch::try_new(schema, vec![Arc::new(paths), Arc::new(digests), Arc::new(bytes), slices])?)
 }
 
 fn shown_path(folder: &Path, path: &Path) -> String {

@@ -221,6 +221,7 @@ steps:
   resources: { use: reports.fhir, with: { path: \"*.ndjson\" } }
   messages: { use: reports.hl7, with: { path: \"*.hl7\" } }
   truth: { use: labels.table, with: { path: labels.csv, id: id, findings: pack.yaml, values: { \"1\": present } } }
+  headers: { use: dicom.headers, with: { path: \"*.dcm\" } }
   volumes: { use: volumes.scan, with: { path: \"*.nii\" } }
   images: { use: images.scan, with: { path: \"*.png\" } }
   rules: { use: label.rules, from: reports, with: { findings: pack.yaml } }
@@ -249,6 +250,7 @@ fn folder() -> TempDir {
     write(&folder, "labels.csv", "id,effusion\nr1,1\n");
     write(&folder, "count.sh", "checking runs no program");
     write(&folder, "v.nii", "checking reads no volume");
+    write(&folder, "slice.dcm", "checking reads no image");
     write(&folder, "x.png", "checking reads no image");
     for file in ["letter.txt", "resources.ndjson", "messages.hl7"] {
         write(&folder, file, "checking reads no text");

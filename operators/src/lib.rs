@@ -3,6 +3,7 @@
 pub mod columns;
 pub mod command;
 pub mod demo;
+pub mod dicom;
 pub mod embed;
 pub mod eval;
 mod findings;
@@ -47,7 +48,9 @@ pub fn registry() -> Registry {
         Entry::new::<label::review::export::ReviewExport>("review.export", 1, Kind::Table).quick(),
         Entry::new::<label::review::import::ReviewImport>("review.import", 1, Kind::Table).quick(),
         Entry::new::<label::policy::LabelPolicy>("label.policy", 2, Kind::Row("labels")).quick(),
-        Entry::new::<volumes::scan::VolumesScan>("volumes.scan", 1, volumes::scan::KIND),
+        Entry::new::<dicom::headers::DicomHeaders>("dicom.headers", 1, dicom::headers::KIND),
+        Entry::new::<dicom::series::DicomSeries>("dicom.series", 1, Kind::Table).quick(),
+        Entry::new::<volumes::scan::VolumesScan>("volumes.scan", 2, volumes::scan::KIND),
         Entry::new::<volumes::resample::VolumesResample>("volumes.resample", 1, volumes::resample::KIND),
         Entry::new::<images::scan::ImagesScan>("images.scan", 1, images::scan::KIND),
         Entry::new::<images::prepare::ImagesPrepare>("images.prepare", 1, images::prepare::KIND),

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context;
 use argent_cache::{Store, TableRecord};
 use argent_engine::operator::nearest;
-use argent_engine::{RowError, find_source};
+use argent_engine::{RowError, column, find_source};
 use argent_imaging::image::prepare::WindowRule;
 use argent_imaging::image::{self, Image};
 use argent_imaging::sheet::{self, CenterWidth, Sheet};
@@ -15,6 +15,7 @@ use argent_imaging::{Volume, side_file};
 use arrow::array::{Array, AsArray, RecordBatch};
 
 use crate::volumes::scan::{self, HounsfieldSource, file_name};
+use crate::volumes::slices;
 
 /// What to draw of a table.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,7 +121,7 @@ fn kind(table: &TableRecord) -> Option<(Kind, Vec<&'static str>)> {
     if !sources.iter().all(|name| has(name)) {
         return None;
     }
-    sources.extend(has("hounsfield_source").then_some("hounsfield_source"));
+    sources.extend(["hounsfield_source", column::SLICES].into_iter().filter(|name| has(name)));
     Some((Kind::Sources { are_images: has("photometric") }, sources))
 }
 
@@ -216,16 +217,20 @@ impl Source<'_> {
     /// else a volume.
     fn source(&self, row: usize, digest: &str, is_image: bool) -> anyhow::Result<Picture> {
         let path = self.cell("path", row)?.context("the row has a digest and no path")?;
-        let local = find_source(self.store, self.folder, path, digest)?;
-        if is_image || image::is_image(&local)? {
-            let image = image::read_named(&local, file_name(path))?;
-            return Ok(Picture::Image(image, WindowRule::Percentiles(1.0, 99.0)));
-        }
         let has_source = self.rows.column_by_name("hounsfield_source").is_some();
         let source = if has_source { self.cell("hounsfield_source", row)? } else { None };
         let source =
             if source == Some("already") { HounsfieldSource::Already } else { HounsfieldSource::Header };
         let in_words = |error: RowError| anyhow::anyhow!(error.message);
+        let find = |path: &str, digest: &str| find_source(self.store, self.folder, path, digest);
+        if let Some(files) = &slices::of_rows(&self.rows.slice(row, 1))?[0] {
+            return Ok(Picture::Volume(slices::read(files, &find, source).map_err(in_words)?.volume));
+        }
+        let local = find(path, digest)?;
+        if is_image || image::is_image(&local)? {
+            let image = image::read_named(&local, file_name(path))?;
+            return Ok(Picture::Image(image, WindowRule::Percentiles(1.0, 99.0)));
+        }
         let nifti = scan::read(&local, file_name(path), source).map_err(in_words)?;
         Ok(Picture::Volume(scan::volume(nifti).0))
     }

@@ -97,7 +97,8 @@ impl Port {
         Port { name, doc, optional: false, columns: columns.to_vec() }
     }
 
-    /// The files port: a table whose rows name side files. Left out, files are found on disk.
+    /// The files port: a table whose rows name side files, or the `slices` that make one volume. Left out, files are
+    /// found on disk.
     pub fn files() -> Port {
         Port {
             name: FILES,

@@ -2,3 +2,4 @@
 
 pub mod resample;
 pub mod scan;
+pub(crate) mod slices;

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::volumes::scan::{self, HounsfieldSource, number_list, whole_list};
+use crate::volumes::slices;
 
 /// Brings volumes to one orientation and spacing, once, on their original grid; voxels become 16-bit
 /// Hounsfield units in a side file. Windowing and cropping come later, in a model's `view`.
@@ -142,9 +143,11 @@ impl Operator for VolumesResample {
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
         self.grid().map_err(|p| vec![p])?;
         let own = column::schema(grid_fields());
+        let has_slices = inputs.port("volumes").schema.field_with_name(column::SLICES).is_ok();
+        let seen = ["path", column::SLICES].into_iter().take(if has_slices { 2 } else { 1 });
         Ok(Signature::new(own, &["id"])
             .reads("volumes", ["digest", "hounsfield_source"])
-            .sees("volumes", ["path"])
+            .sees("volumes", seen)
             .carries(inputs.ids("volumes")))
     }
 
@@ -157,6 +160,7 @@ impl Operator for VolumesResample {
             )
         };
         let (paths, digests, sources) = (cell("path")?, cell("digest")?, cell("hounsfield_source")?);
+        let slices = slices::of_rows(&rows)?;
         let (find, keep, schema) = (io.source_finder(), io.keeper(), io.schema("")?);
         for start in (0..rows.num_rows()).step_by(CHUNK) {
             let chunk: Vec<usize> = (start..(start + CHUNK).min(rows.num_rows())).collect();
@@ -165,17 +169,21 @@ impl Operator for VolumesResample {
                 .map(|row| {
                     let (path, digest, source) =
                         (paths.value(*row), digests.value(*row), sources.value(*row));
-                    let local = find(path, digest).map_err(|e| RowError {
-                        retryable: true,
-                        ..RowError::lasting("file", format!("{e:#}"))
-                    })?;
                     let source = if source == "already" {
                         HounsfieldSource::Already
                     } else {
                         HounsfieldSource::Header
                     };
-                    let nifti = scan::read(&local, scan::file_name(path), source)?;
-                    let (volume, _) = scan::volume(nifti);
+                    let volume = match &slices[*row] {
+                        Some(files) => slices::read(files, &find, source)?.volume,
+                        None => {
+                            let local = find(path, digest).map_err(|e| RowError {
+                                retryable: true,
+                                ..RowError::lasting("file", format!("{e:#}"))
+                            })?;
+                            scan::volume(scan::read(&local, scan::file_name(path), source)?).0
+                        }
+                    };
                     let volume =
                         resample(&volume, &grid).map_err(|e| RowError::lasting("geometry", e.to_string()))?;
                     let voxels = keep(&side_file::encode(&volume)).map_err(|e| RowError {

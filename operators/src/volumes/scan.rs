@@ -1,18 +1,20 @@
 //! `volumes.scan`: the volumes that there are, with their geometry and a look at their Hounsfield units.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use argent_engine::operator::{ConfigFiles, FILES};
 use argent_engine::{Inputs, Io, Kind, Operator, Port, Problem, RowError, Signature, column};
+use argent_imaging::dicom::{self, Series};
 use argent_imaging::nifti::{self, AffineSource, Nifti};
 use argent_imaging::{HounsfieldStatistics, Volume};
 use arrow::array::{
     ArrayRef, AsArray, Float64Array, Float64Builder, Int64Array, Int64Builder, ListBuilder, RecordBatch,
     StringArray,
 };
-use arrow::datatypes::{DataType, Field};
+use arrow::datatypes::{DataType, Field, Schema};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,14 +22,17 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{IdReader, Ids};
 use crate::one_or_many::OneOrMany;
 use crate::pseudonyms::{self, Pseudonymise, Pseudonyms};
+use crate::volumes::slices;
 
-/// Finds volumes (NIfTI-1 and -2, `.nii`, `.nii.gz`), reads each once and tells what it is.
+/// Finds volumes (NIfTI-1 and -2, `.nii`, `.nii.gz`; series of DICOM slices, from `dicom.series`), reads each once and tells
+/// what it is.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VolumesScan {
-    /// Glob patterns of the files, relative to the spec.
+    /// Glob patterns of the files, relative to the spec; left out, all files of the table at `files`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-not-in-key" = "files enter the key by their content and name"))]
-    pub path: OneOrMany,
+    pub path: Option<OneOrMany>,
     /// How ids are made from file names; left out, the id is the name without its ending.
     #[serde(default)]
     pub ids: Option<Ids>,
@@ -75,6 +80,19 @@ pub const KIND: Kind = Kind::Row(FILES);
 const CHUNK: usize = 16;
 
 impl VolumesScan {
+    /// What makes ids of names has nothing to do where the table has them.
+    fn only_given_ids(&self) -> Result<(), Vec<Problem>> {
+        let idle = [("ids", self.ids.is_some()), ("pseudonymise", self.pseudonymise.is_some())];
+        let problem = |name: &str| {
+            let message = format!("the table of volumes has its ids, so `{name}` has nothing to do");
+            Problem::at(["with", name], message)
+                .help("leave it out; say how ids are made in the step that makes the table")
+        };
+        let problems: Vec<Problem> =
+            idle.into_iter().filter(|(_, given)| *given).map(|(name, _)| problem(name)).collect();
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
     fn ids(&self) -> Result<IdReader, String> {
         IdReader::new(self.ids.as_ref())
     }
@@ -86,20 +104,34 @@ impl Operator for VolumesScan {
     }
 
     fn patterns(&self) -> Vec<String> {
-        self.path.to_vec()
+        self.path.as_ref().map(OneOrMany::to_vec).unwrap_or_default()
     }
 
     fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
         pseudonyms::load(files, self.pseudonymise.as_mut())
     }
 
-    fn signature(&self, _inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
+    fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
         let ids = self.ids().map_err(|e| vec![Problem::at(["with", "ids"], e)])?;
+        let read = ["path", "digest", column::SLICES];
+        let given = given_ids(&inputs.port(FILES).schema);
+        if inputs.files_on_disk && self.path.is_none() {
+            let problem =
+                Problem::at(["with"], "nothing says which files: `path` is left out, and no table is read");
+            return Err(vec![
+                problem.help("add path: volumes/**/*.nii.gz, or read a step of `dicom.series`"),
+            ]);
+        }
+        if !given.is_empty() {
+            self.only_given_ids()?;
+            let own = column::schema(volume_fields());
+            return Ok(Signature::new(own, &["id"]).reads(FILES, read).carries(given));
+        }
         let fields = pseudonyms::fields(ids.fields(), &ids, self.pseudonymise.as_ref())?;
         let fields = fields.into_iter().chain(volume_fields());
         let own = column::schema(fields);
         // The name is read, because the id comes from it.
-        Ok(Signature::new(own, &["id"]).reads(FILES, ["path", "digest"]))
+        Ok(Signature::new(own, &["id"]).reads(FILES, read))
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
@@ -108,18 +140,23 @@ impl Operator for VolumesScan {
         let paths = files.column_by_name("path").context("files have paths")?.as_string::<i32>();
         let digests = files.column_by_name("digest").context("files have digests")?.as_string::<i32>();
         let find = io.source_finder();
+        let slices = slices::of_rows(&files)?;
         let pseudonyms = Pseudonyms::new(io, &ids, self.pseudonymise.as_ref())?;
         let schema = io.schema("")?;
+        let makes_ids = schema.field_with_name("id").is_ok();
         for start in (0..files.num_rows()).step_by(CHUNK) {
             let rows: Vec<usize> = (start..(start + CHUNK).min(files.num_rows())).collect();
             let scanned: Vec<Result<Scanned, RowError>> = rows
                 .par_iter()
-                .map(|row| self.scan((&ids, &pseudonyms), &find, paths.value(*row), digests.value(*row)))
+                .map(|row| {
+                    let ids = if makes_ids { Some((&ids, &pseudonyms)) } else { None };
+                    self.scan(ids, &find, paths.value(*row), digests.value(*row), slices[*row].as_deref())
+                })
                 .collect();
             for (row, scanned) in rows.iter().zip(scanned) {
                 match scanned {
                     Ok(scanned) => {
-                        io.answer(&[*row], &[1], &RecordBatch::try_new(schema.clone(), scanned.columns())?)?
+                        io.answer(&[*row], &[1], &RecordBatch::try_new(schema.clone(), scanned.columns()?)?)?
                     }
                     Err(error) => io.refuse(*row, error)?,
                 }
@@ -131,6 +168,13 @@ impl Operator for VolumesScan {
         }
         Ok(())
     }
+}
+
+/// The id columns that a table of volumes has already; those of a list of files are made of names.
+fn given_ids(files: &Schema) -> Vec<String> {
+    let mut ids = column::names_with_role(files, "id");
+    ids.retain(|name| name != "path");
+    ids
 }
 
 /// The columns of a volume behind its ids.
@@ -154,6 +198,7 @@ pub(crate) fn volume_fields() -> Vec<Field> {
         column::number("air_peak_hu"),
         column::whole("saturated_voxels"),
         column::text("warnings"),
+        column::slices(column::SLICES),
     ]
 }
 
@@ -166,6 +211,7 @@ struct Scanned {
     saturated: u64,
     warnings: Vec<String>,
     source: HounsfieldSource,
+    slices: Option<Vec<slices::File>>,
 }
 
 /// What is kept of a file once its voxels are dropped.
@@ -181,23 +227,37 @@ struct Described {
 impl VolumesScan {
     fn scan(
         &self,
-        (ids, pseudonyms): (&IdReader, &Pseudonyms),
+        ids: Option<(&IdReader, &Pseudonyms)>,
         find: &(dyn Fn(&str, &str) -> anyhow::Result<std::path::PathBuf> + Sync),
         path: &str,
         digest: &str,
+        slices: Option<&[slices::File]>,
     ) -> Result<Scanned, RowError> {
         let name = file_name(path);
-        let mut id = ids
-            .read(if self.ids.is_some() { name } else { stem(name) })
-            .map_err(|e| RowError::lasting("id", e))?;
-        pseudonyms.put(&mut id);
-        let local = find(path, digest)
-            .map_err(|e| RowError { retryable: true, ..RowError::lasting("file", format!("{e:#}")) })?;
-        let nifti = read(&local, name, self.hounsfield)?;
-        oriented(&nifti)?;
-        let described = described(&nifti);
-        let mut warnings = nifti.warnings.clone();
-        let (volume, saturated) = volume(nifti);
+        let mut id = Vec::new();
+        if let Some((ids, pseudonyms)) = ids {
+            id = ids
+                .read(if self.ids.is_some() { name } else { stem(name) })
+                .map_err(|e| RowError::lasting("id", e))?;
+            pseudonyms.put(&mut id);
+        }
+        let (described, volume, saturated, mut warnings) = match slices {
+            Some(files) => {
+                let series = slices::read(files, find, self.hounsfield)?;
+                (of_series(&series), series.volume, series.saturated, series.warnings)
+            }
+            None => {
+                let local = find(path, digest).map_err(|e| RowError {
+                    retryable: true,
+                    ..RowError::lasting("file", format!("{e:#}"))
+                })?;
+                let nifti = read(&local, name, self.hounsfield)?;
+                oriented(&nifti)?;
+                let (described, warnings) = (described(&nifti), nifti.warnings.clone());
+                let (volume, saturated) = volume(nifti);
+                (described, volume, saturated, warnings)
+            }
+        };
         let statistics = volume.statistics();
         match (&statistics.suspicion, self.hounsfield_check) {
             (Some(reason), HounsfieldCheck::Refuse) => {
@@ -217,6 +277,7 @@ impl VolumesScan {
             saturated,
             warnings,
             source: self.hounsfield,
+            slices: slices.map(<[slices::File]>::to_vec),
         })
     }
 }
@@ -242,14 +303,37 @@ fn described(nifti: &Nifti) -> Described {
     }
 }
 
+fn of_series(series: &Series) -> Described {
+    let geometry = &series.volume.geometry;
+    Described {
+        shape: geometry.shape,
+        spacing_mm: geometry.spacing_mm(),
+        orientation: geometry.orientation(),
+        affine: geometry.affine,
+        affine_source: "slices".to_owned(),
+        dtype: series.dtype,
+    }
+}
+
 /// Reads a volume's file with the Hounsfield units that the parameter asks for.
 pub(crate) fn read(local: &Path, name: &str, source: HounsfieldSource) -> Result<Nifti, RowError> {
-    let mut nifti =
-        nifti::read_named(local, name).map_err(|e| RowError::lasting("unreadable", e.to_string()))?;
+    let mut nifti = nifti::read_named(local, name).map_err(|e| {
+        let advice = match is_dicom(local) {
+            true => ", a slice of a series: read the files with `dicom.headers` and `dicom.series`, and that table here",
+            false => "",
+        };
+        RowError::lasting("unreadable", format!("{e}{advice}"))
+    })?;
     if source == HounsfieldSource::Already {
         nifti.scaling = None;
     }
     Ok(nifti)
+}
+
+fn is_dicom(local: &Path) -> bool {
+    let mut start = Vec::new();
+    let read = std::fs::File::open(local).and_then(|file| file.take(132).read_to_end(&mut start));
+    read.is_ok() && dicom::is_dicom(&start)
 }
 
 /// The volume in 16-bit Hounsfield units, and how many voxels were outside their range.
@@ -268,7 +352,7 @@ fn stem(name: &str) -> &str {
 }
 
 impl Scanned {
-    fn columns(&self) -> Vec<ArrayRef> {
+    fn columns(&self) -> anyhow::Result<Vec<ArrayRef>> {
         let text = |t: &str| Arc::new(StringArray::from(vec![t])) as ArrayRef;
         let number = |n: Option<f64>| Arc::new(Float64Array::from(vec![n])) as ArrayRef;
         let mut columns: Vec<ArrayRef> = self.ids.iter().map(|id| text(id)).collect();
@@ -292,8 +376,9 @@ impl Scanned {
             Arc::new(Int64Array::from(vec![self.saturated as i64])) as ArrayRef,
             Arc::new(StringArray::from(vec![(!self.warnings.is_empty()).then(|| self.warnings.join("; "))]))
                 as ArrayRef,
+            slices::column_of(std::slice::from_ref(&self.slices))?,
         ]);
-        columns
+        Ok(columns)
     }
 }
 

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::path::Path;
 
+use rayon::prelude::*;
+
 use super::error::{DicomError, DicomProblem};
 use super::image::{Image, read_image};
-use super::stack::{Slice, StackProblem, stacks};
+use super::stack::{Slice, StackProblem, cross, dot, stacks};
+use crate::geometry::Geometry;
 use crate::rounding::round_half_even_f64;
 use crate::volume::{HOUNSFIELD_RANGE, Volume};
 
@@ -52,26 +55,26 @@ pub fn read_series(files: &[(&Path, &str)], rescale: Rescale) -> Result<Series, 
     let mut slices = Vec::with_capacity(files.len());
     let (mut saturated, mut unscaled, mut other_units) = (0, 0, 0);
     let mut dtype = "int16";
-    for &(path, name) in files {
-        let image = read_image(path, name, 0).map_err(SeriesError::File)?;
-        if image.from_color {
-            let problem = DicomProblem::Unsupported("an image in colours; expected a slice".to_owned());
-            return Err(SeriesError::File(problem.in_file(name)));
+    for files_at_once in files.chunks(DECODED_AT_ONCE) {
+        let images: Vec<Result<Image, DicomError>> =
+            files_at_once.par_iter().map(|&(path, name)| read_slice(path, name)).collect();
+        for image in images {
+            let image = image.map_err(SeriesError::File)?;
+            if slices.is_empty() {
+                dtype = dtype_of(&image);
+                // What the first slice has, all have: one that differs is refused below.
+                voxels.reserve_exact(image.values.len().saturating_mul(files.len().min(MOST_SLICES)));
+            }
+            let scaling = match rescale {
+                Rescale::Header => image.header.rescale(),
+                Rescale::None => None,
+            };
+            unscaled += usize::from(rescale == Rescale::Header && scaling.is_none());
+            let units = image.header.rescale_type.as_deref();
+            other_units += usize::from(units.is_some_and(|units| units != "HU"));
+            saturated += append(&mut voxels, &image, scaling);
+            slices.push(Slice::from(&image.header));
         }
-        if slices.is_empty() {
-            dtype = dtype_of(&image);
-            // What the first slice has, all have: the next one that differs is refused.
-            voxels.reserve_exact(image.values.len().saturating_mul(files.len().min(MOST_SLICES)));
-        }
-        let scaling = match rescale {
-            Rescale::Header => image.header.rescale(),
-            Rescale::None => None,
-        };
-        unscaled += usize::from(rescale == Rescale::Header && scaling.is_none());
-        let units = image.header.rescale_type.as_deref();
-        other_units += usize::from(units.is_some_and(|units| units != "HU"));
-        saturated += append(&mut voxels, &image, scaling);
-        slices.push(Slice::from(&image.header));
     }
     let found = stacks(&slices);
     let [stack] = found.as_slice() else { return Err(SeriesError::Order) };
@@ -84,9 +87,26 @@ pub fn read_series(files: &[(&Path, &str)], rescale: Rescale) -> Result<Series, 
     let warnings = [
         counted(unscaled, "give no rescale slope and intercept; their stored values are taken as they are"),
         counted(other_units, "say that their rescaled values are no Hounsfield units"),
+        tilt_degrees(&geometry).filter(|degrees| *degrees > TILT_DEGREES).map(|degrees| {
+            format!(
+                "the slices are tilted by {degrees:.1} degrees; the volume is sheared until it is resampled"
+            )
+        }),
     ];
     let volume = Volume { geometry, hounsfield: voxels };
     Ok(Series { volume, saturated, dtype, warnings: warnings.into_iter().flatten().collect() })
+}
+
+/// Slices that are decoded side by side; more would only fill the memory.
+const DECODED_AT_ONCE: usize = 32;
+
+fn read_slice(path: &Path, name: &str) -> Result<Image, DicomError> {
+    let image = read_image(path, name, 0)?;
+    if image.from_color {
+        let problem = DicomProblem::Unsupported("an image in colours; expected a slice".to_owned());
+        return Err(problem.in_file(name));
+    }
+    Ok(image)
 }
 
 /// More slices than any series has; the memory for them is only reserved, and grows if need be.
@@ -103,6 +123,17 @@ fn append(voxels: &mut Vec<i16>, image: &Image, scaling: Option<(f64, f64)>) -> 
         round_half_even_f64(value.clamp(low, high)) as i16
     }));
     saturated
+}
+
+/// A smaller tilt is rounding.
+const TILT_DEGREES: f64 = 0.1;
+
+/// The angle between the way from slice to slice and the normal of the slices.
+fn tilt_degrees(geometry: &Geometry) -> Option<f64> {
+    let [row, column, step] = [0, 1, 2].map(|axis| geometry.column(axis));
+    let normal = cross(row, column);
+    let cosine = dot(normal, step).abs() / (dot(normal, normal) * dot(step, step)).sqrt();
+    cosine.is_finite().then(|| cosine.min(1.0).acos().to_degrees())
 }
 
 fn dtype_of(image: &Image) -> &'static str {

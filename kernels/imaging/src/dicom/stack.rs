@@ -328,18 +328,19 @@ fn step(positions: &[[f64; 3]]) -> [f64; 3] {
 
 /// From DICOM's axes (Left, Posterior, Superior) to the world's (Right, Anterior, Superior).
 fn to_ras([x, y, z]: [f64; 3]) -> [f64; 3] {
-    [-x, -y, z]
+    // Not `-x`: a zero has no sign in a table.
+    [0.0 - x, 0.0 - y, z]
 }
 
 fn halves(&[a, b, c, d, e, f]: &[f64; 6]) -> ([f64; 3], [f64; 3]) {
     ([a, b, c], [d, e, f])
 }
 
-fn dot(one: [f64; 3], other: [f64; 3]) -> f64 {
+pub(super) fn dot(one: [f64; 3], other: [f64; 3]) -> f64 {
     one.iter().zip(other).map(|(a, b)| a * b).sum()
 }
 
-fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
+pub(super) fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
     [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 }
 

@@ -161,6 +161,19 @@ fn files_in_another_order_are_no_series() {
 }
 
 #[test]
+fn a_tilt_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let tilted =
+        |z| Made::slice(z, 0).with(0x0020_0037, "DS", Value::Text("1\\0\\0\\0\\0.9483237\\-0.3173047"));
+    let files = written(folder.path(), &[tilted(0.0), tilted(2.5)]);
+    let series = read(&files, Rescale::Header).unwrap();
+    assert_eq!(
+        series.warnings,
+        ["the slices are tilted by 18.5 degrees; the volume is sheared until it is resampled"]
+    );
+}
+
+#[test]
 fn a_series_without_rescale_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let plain = |z| Made::slice(z, 0).without(0x0028_1052).without(0x0028_1053);
