@@ -120,9 +120,13 @@ impl Sheet {
         all
     }
 
-    /// Writes letters at an edge of the picture, in its middle or a corner.
+    /// Writes letters at an edge of the picture, in its middle or a corner. A picture that is too low for three lines has
+    /// letters at its left and right only: others would cover them.
     pub(super) fn mark(&mut self, text: &str, edge: Edge) {
         const MARGIN: usize = 2;
+        if self.height < 3 * LETTER_HEIGHT && !matches!(edge, Edge::Left | Edge::Right) {
+            return;
+        }
         let (width, height) = (LETTER_WIDTH * text.chars().count(), LETTER_HEIGHT);
         let right = self.width.saturating_sub(width + MARGIN);
         let bottom = self.height.saturating_sub(height + MARGIN);
