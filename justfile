@@ -28,6 +28,13 @@ tidy:
 quickstart:
     cargo run --release -- run pipelines/quickstart.yaml
 
+# Random bytes into every reader of volumes and images, SECONDS each; needs nightly and cargo-fuzz
+fuzz SECONDS="60":
+    cd kernels/imaging/fuzz && cargo +nightly run --bin seeds
+    cd kernels/imaging && for target in nifti npz side_file dicom image; do \
+        cargo +nightly fuzz run $target -- -max_total_time={{SECONDS}} -max_len=65536 -malloc_limit_mb=1024 -rss_limit_mb=4096 || exit 1; \
+    done
+
 # Licences, advisories and duplicate versions of what is built in
 deny:
     cargo deny check

@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Why(WhyArguments),
     /// Show which rows and cells of a step's table differ between two runs
     Diff(DiffArguments),
+    /// Draw the volumes and images of a step's table as one picture
+    Show(ShowArguments),
     /// Ask SQL over the results of a store
     #[cfg(feature = "sql")]
     Sql(SqlArguments),
@@ -197,6 +199,29 @@ pub(crate) struct DiffArguments {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ShowArguments {
+    #[command(flatten)]
+    pub(crate) spec: SpecArguments,
+    /// The step: its table names voxels, pixels, or the files of a scan
+    #[arg(value_name = "STEP")]
+    pub(crate) step: String,
+    /// The rows of these ids; left out, the first ones
+    #[arg(value_name = "ID", conflicts_with = "rows")]
+    pub(crate) ids: Vec<String>,
+    /// How many rows are drawn where no id is given
+    #[arg(long, value_name = "N", default_value = "6", value_parser = rows())]
+    pub(crate) rows: usize,
+    /// Which values become black and white, in HU for volumes; left out, volumes are drawn for lung (-600,1500) and soft
+    /// tissue (40,400), and images from their first to their 99th percentile
+    #[arg(long, value_name = "CENTER,WIDTH", value_parser = window, allow_hyphen_values = true)]
+    pub(crate) window: Option<[f64; 2]>,
+    /// Where the picture is written, as a PNG file; left out, into the current folder, under the step's name. It shows
+    /// patients and their ids, and `argent forget` does not find it
+    #[arg(short = 'o', long = "output", value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
 /// How a table is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -340,6 +365,17 @@ pub(crate) struct VerifyArguments {
 /// How many rows are tried: at least one.
 fn rows() -> impl TypedValueParser<Value = usize> {
     clap::value_parser!(u32).range(1..).map(|rows| rows as usize)
+}
+
+fn window(text: &str) -> Result<[f64; 2], String> {
+    let expected = "expected the middle and the width of the window, such as 40,400";
+    let (center, width) = text.split_once(',').ok_or(expected)?;
+    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+    let (center, width) = number(center).zip(number(width)).ok_or(expected)?;
+    if width <= 0.0 {
+        return Err("expected a width above 0".to_owned());
+    }
+    Ok([center, width])
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {

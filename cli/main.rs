@@ -9,6 +9,7 @@ mod errors;
 mod forget;
 mod gc;
 mod init;
+mod inline;
 mod markdown;
 mod metrics;
 mod ops;
@@ -23,6 +24,7 @@ mod schema;
 mod session;
 mod shell;
 mod shipped;
+mod show;
 #[cfg(feature = "sql")]
 mod sql;
 mod table;
@@ -35,6 +37,7 @@ use std::process::ExitCode;
 
 use argent_engine::select::WrongSelection;
 use argent_engine::trial::WrongTrial;
+use argent_operators::pictures::WrongLook;
 use clap::Parser;
 
 use crate::args::{Arguments, Command};
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Try(wanted) => trial::attempt(&arguments, wanted),
         Command::Why(why) => why::why(&arguments, why),
         Command::Diff(diff) => diff::diff(&arguments, diff),
+        Command::Show(wanted) => show::show(&arguments, wanted),
         #[cfg(feature = "sql")]
         Command::Sql(sql) => sql::sql(&arguments, sql),
         Command::Runs(runs) => runs::runs(&arguments, runs),
@@ -73,6 +77,7 @@ fn main() -> ExitCode {
             return ExitCode::from(session::WRONG);
         }
         eprintln!("error: {error:#}");
-        ExitCode::from(if error.is::<WrongTrial>() { session::WRONG } else { 1 })
+        let is_wrong = error.is::<WrongTrial>() || error.is::<WrongLook>();
+        ExitCode::from(if is_wrong { session::WRONG } else { 1 })
     })
 }

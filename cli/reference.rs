@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     /// Columns of the examples that the pipelines name: sections of reports, and what is kept of them.
-    const NAMED_BY_EXAMPLES: [&str; 2] = ["accession", "impression"];
+    const NAMED_BY_EXAMPLES: [&str; 3] = ["accession", "impression", "projection"];
 
     #[test]
     fn every_column_that_an_operator_names_has_a_meaning() {

@@ -240,7 +240,7 @@ fn a_lone_slice_is_refused_with_the_steps_that_read_it() {
     assert_eq!(sandbox.run(&["p.yaml"]), ["volumes made 1 0 1"]);
     expect![[r#"
         message
-        I0: not a NIfTI file: it is a DICOM file
+        "not a NIfTI file: it is a DICOM file, a slice of a series: read the files with `dicom.headers` and `dicom.series`, and that table here"
     "#]]
     .assert_eq(&ask(&sandbox, "select message from volumes.errors"));
 }

@@ -156,6 +156,17 @@ fn a_gpu_is_worked_with() {
 }
 
 #[test]
+fn volumes_and_x_rays_are_looked_at() {
+    let sandbox = Sandbox::new();
+    std::fs::create_dir_all(sandbox.path("xrays")).unwrap();
+    for image in std::fs::read_dir(root().join("pipelines/examples/data/xrays")).unwrap() {
+        let image = image.unwrap();
+        std::fs::copy(image.path(), sandbox.path("xrays").join(image.file_name())).unwrap();
+    }
+    runs("look-at-volumes-and-x-rays.md", &sandbox);
+}
+
+#[test]
 fn dicom_is_read() {
     if has_python() {
         runs("read-dicom.md", &Sandbox::new());

@@ -254,6 +254,7 @@ fn sandbox(server: &ChatServer) -> Sandbox {
     sandbox.write("reports.ndjson", RESOURCES).write("reports.hl7", MESSAGES);
     sandbox.write("short.md", "Report:\n{{ report.impression }}");
     sandbox.write("reviewed.json", REVIEWED).write("reviewed.csv", REVIEWED_TABLE);
+    std::fs::write(sandbox.path("x-ray.png"), XRAY).unwrap();
     std::fs::create_dir(sandbox.path("dicom")).unwrap();
     for number in 1..=6 {
         let shipped = root().join(format!("pipelines/examples/data/dicom/IM{number}"));
@@ -335,6 +336,9 @@ steps:
 
   demo: { use: demo.chest_ct, with: { patients: 4, seed: 1 } }
   volumes: { use: volumes.scan, from: demo, with: { path: "volumes/*.nii.gz", ids: ct-rate } }
+  images: { use: images.scan, with: { path: "*.png" } }
+  prepared: { use: images.prepare, from: images, with: { size: [24, 20] } }
+  stretched: { use: images.prepare, from: images, with: { size: [24, 20], fit: stretch, bits: 16, window: { percentiles: [0, 100] }, crop: { from: 0.3, to: 0.7, margin: 2 } } }
   grid: { use: volumes.resample, from: volumes, with: { spacing_mm: [16, 16, 16] } }
   near: { use: volumes.resample, from: volumes, with: { spacing_mm: [20, 18, 16], orientation: LPS, grid: stretch, interpolation: nearest, antialias: never } }
   headers: { use: dicom.headers, with: { path: "dicom/*", keep: [PatientAge] } }
@@ -411,6 +415,8 @@ const LONG: &str = "id\tfinding\tvalue
 r4\teffusion\tno
 r4\tLung nodule\tyes
 ";
+
+const XRAY: &[u8] = include_bytes!("../pipelines/examples/data/xrays/p1_ap.png");
 
 /// Forty scores of twenty patients, with a truth that mostly follows them.
 fn scores() -> String {

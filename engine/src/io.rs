@@ -477,6 +477,15 @@ pub fn shared_memo(store: &Store, name: &str) -> Digest {
     store.secret().digest("argent shared memo", name.as_bytes())
 }
 
+/// The local path of a file that a row names by path and digest: in the store where a step made it, else on disk,
+/// relative to the spec's folder.
+///
+/// # Errors
+/// When it is gone, or is not what it was when it was listed.
+pub fn find_source(store: &Store, folder: &Path, path: &str, digest: &str) -> anyhow::Result<PathBuf> {
+    source_file(store, folder, &Damage::default(), path, digest)
+}
+
 fn source_file(
     store: &Store,
     folder: &Path,

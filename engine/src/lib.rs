@@ -41,7 +41,7 @@ pub mod yaml;
 
 pub use engine::{End, Engine, Options, Outcome};
 pub use event::Event;
-pub use io::{CommonPart, Io, QuestionKeys, RowError, shared_memo};
+pub use io::{CommonPart, Io, QuestionKeys, RowError, find_source, shared_memo};
 pub use operator::{Entry, Inputs, Kind, Needed, Operator, Port, Problem, Registry, Signature};
 pub use pipeline::Pipeline;
 pub use pools::Resources;

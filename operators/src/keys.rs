@@ -223,6 +223,7 @@ steps:
   truth: { use: labels.table, with: { path: labels.csv, id: id, findings: pack.yaml, values: { \"1\": present } } }
   headers: { use: dicom.headers, with: { path: \"*.dcm\" } }
   volumes: { use: volumes.scan, with: { path: \"*.nii\" } }
+  images: { use: images.scan, with: { path: \"*.png\" } }
   rules: { use: label.rules, from: reports, with: { findings: pack.yaml } }
   llm: { use: label.llm, from: reports, with: { findings: pack.yaml, prompt: prompt.md, endpoint: { base_url: \"http://127.0.0.1:1/v1\", model: m } } }
   policy: { use: label.policy, from: rules, with: { findings: pack.yaml } }
@@ -250,6 +251,7 @@ fn folder() -> TempDir {
     write(&folder, "count.sh", "checking runs no program");
     write(&folder, "v.nii", "checking reads no volume");
     write(&folder, "slice.dcm", "checking reads no image");
+    write(&folder, "x.png", "checking reads no image");
     for file in ["letter.txt", "resources.ndjson", "messages.hl7"] {
         write(&folder, file, "checking reads no text");
     }

@@ -8,10 +8,12 @@ pub mod embed;
 pub mod eval;
 mod findings;
 pub mod ids;
+pub mod images;
 #[cfg(test)]
 mod keys;
 pub mod label;
 pub mod one_or_many;
+pub mod pictures;
 pub mod predicate;
 pub mod predict;
 pub mod prompt;
@@ -50,6 +52,8 @@ pub fn registry() -> Registry {
         Entry::new::<dicom::series::DicomSeries>("dicom.series", 1, Kind::Table).quick(),
         Entry::new::<volumes::scan::VolumesScan>("volumes.scan", 3, volumes::scan::KIND),
         Entry::new::<volumes::resample::VolumesResample>("volumes.resample", 2, volumes::resample::KIND),
+        Entry::new::<images::scan::ImagesScan>("images.scan", 1, images::scan::KIND),
+        Entry::new::<images::prepare::ImagesPrepare>("images.prepare", 1, images::prepare::KIND),
         Entry::new::<split::groups::SplitGroups>("split.groups", 1, Kind::Table).quick(),
         Entry::new::<train::classifier::TrainClassifier>("train.classifier", 1, Kind::Table),
         Entry::new::<predict::Predict>("predict", 1, predict::KIND),

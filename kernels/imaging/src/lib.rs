@@ -1,4 +1,4 @@
-//! Computed tomography volumes: reading NIfTI, DICOM and npz, orientation, Hounsfield units, resampling.
+//! Computed tomography volumes (reading NIfTI, DICOM and npz, orientation, Hounsfield units, resampling) and X-ray images.
 //!
 //! One convention holds everywhere. World coordinates are NIfTI's: millimetres, x to the patient's Right, y
 //! to Anterior, z to Superior. Voxels lie in file order: index `(i, j, k)` of a `[nx, ny, nz]` volume is
@@ -9,9 +9,11 @@
 //! Windowing, cropping and normalising come later and elsewhere.
 
 pub mod dicom;
+pub mod image;
 pub mod nifti;
 pub mod npz;
 pub mod resample;
+pub mod sheet;
 pub mod side_file;
 
 mod buffer;

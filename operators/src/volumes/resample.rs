@@ -195,7 +195,7 @@ impl Operator for VolumesResample {
                 .par_iter()
                 .map(|row| {
                     let (path, digest) = (paths.value(*row), digests.value(*row));
-                    let (reading, affine) = &readings[*row];
+                    let reading = &readings[*row];
                     let volume = match &slices[*row] {
                         Some(files) => {
                             let volume = slices::read(files, &find, reading.rescale)?.volume;
@@ -207,7 +207,7 @@ impl Operator for VolumesResample {
                                 ..RowError::lasting("file", format!("{e:#}"))
                             })?;
                             let file = (&*local, scan::file_name(path));
-                            resampled(file, reading, *affine, &grid, bytes_each)?
+                            resampled(file, reading, &grid, bytes_each)?
                         }
                     };
                     let voxels = keep(&side_file::encode(&volume)).map_err(|e| RowError {
@@ -240,14 +240,10 @@ const MIB: u64 = 1 << 20;
 fn resampled(
     (local, name): (&Path, &str),
     reading: &Reading,
-    affine: Option<[[f64; 4]; 4]>,
     grid: &Grid,
     most_bytes: u64,
 ) -> Result<Volume, RowError> {
-    if let Some(mut slices) = reading.open(local, name)? {
-        if let Some(affine) = affine {
-            slices.geometry.affine = affine;
-        }
+    if let Some(slices) = reading.open(local, name)? {
         // The file, what it inflates to, and a little for the result.
         let packed = std::fs::metadata(local).map_or(0, |file| file.len());
         let whole = packed + slices.content_bytes() / 4 * 5;
@@ -259,10 +255,7 @@ fn resampled(
             });
         }
     }
-    let mut stored = reading.read(local, name)?;
-    if let Some(affine) = affine {
-        stored.geometry.affine = affine;
-    }
+    let stored = reading.read(local, name)?;
     resample_stored(stored, grid).map_err(|error| on_no_grid(&error))
 }
 

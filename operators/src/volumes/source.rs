@@ -124,6 +124,8 @@ pub(crate) struct Reading {
     pub(crate) geometry: Option<([f64; 3], Orientation)>,
     /// Whether the geometry is for files alone that say nothing of it.
     pub(crate) assumed: bool,
+    /// The affine in place of all that, as a table of volumes has it.
+    pub(crate) affine: Option<[[f64; 4]; 4]>,
     /// The array of an archive.
     pub(crate) array: Option<String>,
 }
@@ -184,6 +186,7 @@ impl Reading {
             rescale,
             geometry: assume.and_then(|assume| Some((assume.spacing_mm, geometry.orientation()?))),
             assumed: assume.is_some(),
+            affine: None,
             array: assume.and_then(|assume| assume.array.clone()),
         }
     }
@@ -237,6 +240,9 @@ impl Reading {
 
     /// The geometry in place of a file's own.
     fn geometry(&self, own: Geometry, source: AffineSource) -> Option<Geometry> {
+        if let Some(affine) = self.affine {
+            return Some(Geometry { affine, ..own });
+        }
         let (spacing_mm, orientation) = self.geometry?;
         let applies = !self.assumed || source == AffineSource::None;
         applies.then(|| Geometry::from_spacing(own.shape, spacing_mm, orientation))
@@ -293,11 +299,11 @@ pub(crate) fn told_fields() -> [Field; 4] {
 pub(crate) const READING: [&str; 5] =
     ["rescale_slope", "rescale_intercept", "affine", "affine_source", "array"];
 
-/// By row of a table of volumes: how each is read, and its affine where its file does not give it.
+/// By row of a table of volumes: how each is read.
 ///
 /// # Errors
 /// When a column is of another type than `volumes.scan` gives it.
-pub(crate) fn readings(rows: &RecordBatch) -> anyhow::Result<Vec<(Reading, Option<[[f64; 4]; 4]>)>> {
+pub(crate) fn readings(rows: &RecordBatch) -> anyhow::Result<Vec<Reading>> {
     let text = |name: &str| rows.column_by_name(name).and_then(|c| c.as_string_opt::<i32>()).cloned();
     let number =
         |name: &str| rows.column_by_name(name).and_then(|c| c.as_primitive_opt::<Float64Type>()).cloned();
@@ -318,7 +324,7 @@ pub(crate) fn readings(rows: &RecordBatch) -> anyhow::Result<Vec<(Reading, Optio
         let told = cell(&sources).is_some_and(|source| source == "table" || source == "assumed");
         let affine = affines.as_ref().filter(|affines| told && affines.is_valid(row));
         let affine = affine.map(|affines| square(&affines.value(row))).transpose()?;
-        Ok((Reading { rescale, array: cell(&arrays), ..Reading::default() }, affine))
+        Ok(Reading { rescale, array: cell(&arrays), affine, ..Reading::default() })
     };
     (0..rows.num_rows()).map(of).collect()
 }
