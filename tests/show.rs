@@ -163,7 +163,7 @@ fn what_cannot_be_drawn_is_said() {
         error: the table of `split` names no pictures: it has the columns id, part; expected `id`, and `voxels` (as of volumes.resample), `pixels` (as of images.prepare), or `path` and `digest` (as of volumes.scan and images.scan)
     "#]].assert_eq(refused(&show(&["split"])));
     expect![[r#"
-        error: no row of `grid` has the id `a3`; did you mean `a1`?
+        error: no row of `grid` has the id `a3`; `argent sql "select id from grid" --phi` lists those that there are
     "#]]
     .assert_eq(refused(&show(&["grid", "a3"])));
     expect![[r#"

@@ -121,7 +121,8 @@ b.nii.gz,2,-1000,\"[0.7, 0.7]\",1
 ",
     );
     run(&sandbox);
-    expect!["volumes/b.nii.gz,table,the table of `hounsfield` has rows for this volume that differ"].assert_eq(&sandbox.sql("select path, kind, message from volumes.errors").join("\n"));
+    expect!["volumes/b.nii.gz,table,the table of `hounsfield` has rows for this volume that differ"]
+        .assert_eq(&sandbox.sql("select path, kind, message from volumes.errors").join("\n"));
 }
 
 #[test]

@@ -89,7 +89,11 @@ pub fn decode_header(bytes: &[u8]) -> Result<SideFileHeader, SideFileError> {
         return Err(SideFileError::Version { version, voxel_offset });
     }
     let lengths: [u64; 3] = std::array::from_fn(|axis| u64::from_le_bytes(array(header, 16 + 8 * axis)));
-    let voxels = lengths.iter().try_fold(1_u128, |product, &voxels| product.checked_mul(u128::from(voxels)));
+    // A length of zero makes no voxels, and must not hide that the others cannot be counted.
+    let spanned = lengths
+        .iter()
+        .try_fold(1_usize, |product, &voxels| product.checked_mul(usize::try_from(voxels).ok()?.max(1)));
+    let voxels: Option<u128> = spanned.map(|_| lengths.iter().map(|&voxels| u128::from(voxels)).product());
     let expected = voxels.and_then(|voxels| voxels.checked_mul(2)?.checked_add(HEADER_BYTES as u128));
     if expected != Some(bytes.len() as u128) {
         return Err(SideFileError::Length { expected: expected.unwrap_or(u128::MAX), actual: bytes.len() });
@@ -98,8 +102,7 @@ pub fn decode_header(bytes: &[u8]) -> Result<SideFileHeader, SideFileError> {
     for (place, value) in affine[..3].iter_mut().flatten().enumerate() {
         *value = f64::from_le_bytes(array(header, 40 + 8 * place));
     }
-    // The product fits the file's length, yet one length may be huge where another is zero.
-    let shape = lengths.map(|voxels| usize::try_from(voxels).unwrap_or(usize::MAX));
+    let shape = lengths.map(|voxels| voxels as usize);
     Ok(SideFileHeader { geometry: Geometry { shape, affine }, voxel_offset: HEADER_BYTES })
 }
 
@@ -217,5 +220,10 @@ mod tests {
         let mut endless = bytes;
         endless[16..40].fill(0xff);
         assert!(matches!(decode(&endless), Err(SideFileError::Length { .. })));
+        endless[32..40].fill(0);
+        assert!(
+            matches!(decode(&endless[..192]), Err(SideFileError::Length { .. })),
+            "no voxels, and no end of rows"
+        );
     }
 }
