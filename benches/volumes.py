@@ -152,7 +152,8 @@ def simple_itk(files, out):
         image = sitk.Resample(
             image, shape, sitk.Transform(), sitk.sitkLinear, first, spacing, image.GetDirection(), 0.0, sitk.sitkInt16, True
         )
-        numpy.save(out, sitk.GetArrayViewFromImage(sitk.Clamp(image, sitk.sitkInt16, -1024, 3071)))
+        clamped = sitk.Clamp(image, sitk.sitkInt16, -1024, 3071)
+        numpy.save(out, sitk.GetArrayViewFromImage(clamped))
 
     return counted(job, files)
 

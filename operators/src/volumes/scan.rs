@@ -270,7 +270,7 @@ impl VolumesScan {
                 let cells = spacings.value(row);
                 let cells = cells.as_primitive::<Float64Type>();
                 let spacing_mm = std::array::from_fn(|axis| cells.value(axis));
-                if let Some(mm) = spacing_mm.iter().find(|mm| !(**mm > 0.0)) {
+                if let Some(mm) = spacing_mm.iter().find(|mm| **mm <= 0.0) {
                     return Err(format!(
                         "the table of `geometry` says a spacing of {mm} mm, expected more than 0"
                     ));
