@@ -27,6 +27,7 @@ mod stored;
 mod volume;
 mod voxels;
 
+pub use buffer::release_spare_memory;
 pub use geometry::Geometry;
 pub use orientation::{Orientation, OrientationError, orient};
 pub use statistics::{Histogram, HounsfieldStatistics};

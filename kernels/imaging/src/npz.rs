@@ -84,7 +84,7 @@ fn voxels<R: Read>(entry: &mut ZipFile<'_, R>, header: &ArrayHeader) -> Result<V
     if expected as u64 > most {
         return Err(ArrayProblem::Truncated { expected: expected as u64, actual: None });
     }
-    let mut buffer = Buffer::zeroed(expected);
+    let mut buffer = Buffer::of_length(expected);
     let mut filled = 0;
     while filled < expected {
         match entry.read(&mut buffer.bytes_mut()[filled..]) {

@@ -9,7 +9,7 @@ use argent_imaging::resample::{
     Antialias, Grid, GridRule, Interpolation, ResampleError, StreamError, resample, resample_slices,
     resample_stored,
 };
-use argent_imaging::{HOUNSFIELD_RANGE, Orientation, Volume, side_file};
+use argent_imaging::{HOUNSFIELD_RANGE, Orientation, Volume, release_spare_memory, side_file};
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field};
 use rayon::prelude::*;
@@ -230,6 +230,7 @@ impl Operator for VolumesResample {
                 break;
             }
         }
+        release_spare_memory();
         Ok(())
     }
 }

@@ -59,7 +59,7 @@ fn inflate_single_member(bytes: &[u8], wanted: usize) -> Option<Buffer> {
     if size > plausible {
         return None;
     }
-    let mut inflated = Buffer::zeroed(size);
+    let mut inflated = Buffer::of_length(size);
     let written =
         Decompressor::new().deflate_decompress(deflate_stream(member)?, inflated.bytes_mut()).ok()?;
     let whole = written == size && libdeflater::crc32(inflated.bytes()) == crc;

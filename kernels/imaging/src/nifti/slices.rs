@@ -101,7 +101,7 @@ impl SliceReader {
     fn slice(&mut self) -> Result<Vec<i16>, ReadProblem> {
         let [nx, ny, _] = self.geometry.shape;
         let count = nx * ny;
-        let mut buffer = Buffer::zeroed(count * self.header.dtype.bytes());
+        let mut buffer = Buffer::of_length(count * self.header.dtype.bytes());
         let mut filled = 0;
         while filled < buffer.len() {
             match self.content.read(&mut buffer.bytes_mut()[filled..]) {

@@ -100,7 +100,7 @@ impl ArrayHeader {
     /// Voxels whose first axis is the fastest, with the last one the fastest.
     pub(super) fn in_numpy_order(&self, voxels: &Buffer) -> Buffer {
         let (width, [nx, ny, nz]) = (self.dtype.bytes(), self.shape);
-        let mut ordered = Buffer::zeroed(voxels.len());
+        let mut ordered = Buffer::of_length(voxels.len());
         for (place, voxel) in ordered.bytes_mut().chunks_exact_mut(width).enumerate() {
             let (x, y, z) = (place % nx, place / nx % ny, place / (nx * ny));
             let from = (z + nz * (y + ny * x)) * width;

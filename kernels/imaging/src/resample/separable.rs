@@ -33,7 +33,7 @@ where
     let mut out = vec![D::default(); plane * taps[2].len()];
     let (arch, stages) = (Arch::new(), Stages { row_voxels: shape[0], taps, load });
     if Order::of(&taps[2]) == Order::SlicesFirst {
-        out.par_chunks_mut(plane).enumerate().for_each_init(Scratch::default, |scratch, (sample, result)| {
+        each_chunk(&mut out, plane, |scratch, sample, result| {
             let Scratch { sum, row, plane } = scratch;
             arch.dispatch(|| {
                 match only(&taps[2], sample) {
@@ -55,31 +55,41 @@ where
         return out;
     }
     let slab = slab_slices(taps[2].len());
-    out.par_chunks_mut(plane * slab).enumerate().for_each_init(
-        Scratch::default,
-        |scratch, (index, result)| {
-            let samples = index * slab..index * slab + result.len() / plane;
-            let Scratch { sum, row, plane: resampled } = scratch;
-            sum.clear();
-            sum.resize(result.len(), 0.0);
-            for z in slices_read(&taps[2], samples.clone()) {
-                let readers = samples.clone().map(|sample| taps[2].weight(sample, z));
-                if readers.clone().all(|weight| weight == 0.0) {
-                    continue;
-                }
-                arch.dispatch(|| {
-                    stages.plane(slice(z), row, resampled);
-                    for (sums, weight) in sum.chunks_exact_mut(plane).zip(readers) {
-                        if weight != 0.0 {
-                            stages.over(|value: f32| value).add(resampled, weight, sums);
-                        }
-                    }
-                });
+    each_chunk(&mut out, plane * slab, |scratch, index, result| {
+        let samples = index * slab..index * slab + result.len() / plane;
+        let Scratch { sum, row, plane: resampled } = scratch;
+        sum.clear();
+        sum.resize(result.len(), 0.0);
+        for z in slices_read(&taps[2], samples.clone()) {
+            let readers = samples.clone().map(|sample| taps[2].weight(sample, z));
+            if readers.clone().all(|weight| weight == 0.0) {
+                continue;
             }
-            result.iter_mut().zip(&*sum).for_each(|(voxel, &sum)| *voxel = store(sum));
-        },
-    );
+            arch.dispatch(|| {
+                stages.plane(slice(z), row, resampled);
+                for (sums, weight) in sum.chunks_exact_mut(plane).zip(readers) {
+                    if weight != 0.0 {
+                        stages.over(|value: f32| value).add(resampled, weight, sums);
+                    }
+                }
+            });
+        }
+        result.iter_mut().zip(&*sum).for_each(|(voxel, &sum)| *voxel = store(sum));
+    });
     out
+}
+
+/// Works on the chunks of a result, on all cores; in a thread of the pool one after the other. There each thread has a
+/// volume of its own, and one that waited for its chunks would begin with another volume, whose memory comes on top.
+fn each_chunk<D: Send>(out: &mut [D], length: usize, work: impl Fn(&mut Scratch, usize, &mut [D]) + Sync) {
+    if rayon::current_thread_index().is_some() {
+        let mut scratch = Scratch::default();
+        out.chunks_mut(length).enumerate().for_each(|(number, chunk)| work(&mut scratch, number, chunk));
+    } else {
+        out.par_chunks_mut(length)
+            .enumerate()
+            .for_each_init(Scratch::default, |scratch, (number, chunk)| work(scratch, number, chunk));
+    }
 }
 
 /// Which axis is resampled first.
