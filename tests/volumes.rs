@@ -141,6 +141,19 @@ fn a_volume_that_the_table_does_not_know_is_an_error_row() {
 }
 
 #[test]
+fn where_hounsfield_units_come_from_is_part_of_what_a_volume_is() {
+    let sandbox = Sandbox::new();
+    blank(&sandbox, "volumes/a.nii.gz", chest(0));
+    sandbox.write("p.yaml", &spec(""));
+    run(&sandbox);
+    sandbox.write("p.yaml", &spec("      hounsfield: already"));
+    assert_eq!(run(&sandbox), "volumes made 1 0 0\ngrid made 1 0 0");
+    assert_eq!(sandbox.sql("select hounsfield_source from volumes"), ["already"]);
+    sandbox.write("p.yaml", &spec("      geometry: { assume: { spacing_mm: [1, 1, 1], orientation: LPS } }"));
+    assert!(run(&sandbox).starts_with("volumes made 1 0 0"));
+}
+
+#[test]
 fn a_double_rescale_does_not_pass() {
     let sandbox = tabled();
     // The voxels of this one are Hounsfield units already, and the table would rescale them once more.

@@ -45,7 +45,7 @@ pub struct VolumesResample {
     #[schemars(range(min = -1024, max = 3071))]
     pub pad_hu: i16,
     /// The memory in MiB that volumes take together while they are resampled. Where they would take more, they are read
-    /// slice by slice, which gives the same result, about a tenth slower.
+    /// slice by slice, which gives the same result, about a third slower.
     #[serde(default = "memory_mb")]
     #[schemars(range(min = 1), extend("x-not-in-key" = "how it is computed is not what comes out"))]
     pub memory_mb: u64,

@@ -46,7 +46,6 @@ pub struct VolumesScan {
     /// rescale); `already`, stored values are Hounsfield units whatever the header says; or `{ table, id, slope, intercept }`,
     /// columns of a CSV file.
     #[serde(default)]
-    #[schemars(extend("x-not-in-key" = "a table enters by what it says of each volume"))]
     pub hounsfield: HounsfieldSource,
     /// Where spacing and orientation come from: `header`, the file's own; `{ table, id, spacing_mm, orientation }`, columns
     /// of a CSV file, whatever headers say; or `{ assume: { spacing_mm, orientation, array } }`, for files that say nothing
