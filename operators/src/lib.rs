@@ -4,6 +4,7 @@ pub mod columns;
 pub mod command;
 pub mod demo;
 pub mod dicom;
+mod each_row;
 pub mod embed;
 pub mod eval;
 mod findings;

@@ -8,14 +8,13 @@ use argent_engine::operator::{ConfigFiles, FILES, nearest};
 use argent_engine::{Inputs, Io, Kind, Operator, Port, Problem, RowError, Signature, column};
 use argent_imaging::dicom::{self, Header, Tag};
 use arrow::array::{
-    ArrayRef, AsArray, BooleanArray, Float64Array, Float64Builder, Int64Array, ListBuilder, RecordBatch,
-    StringArray,
+    ArrayRef, AsArray, BooleanArray, Float64Array, Float64Builder, Int64Array, ListBuilder, StringArray,
 };
 use arrow::datatypes::{DataType, Field};
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::each_row::each_row;
 use crate::ids::IdReader;
 use crate::one_or_many::OneOrMany;
 use crate::pseudonyms::{self, Pseudonymise, Pseudonyms};
@@ -127,34 +126,11 @@ impl Operator for DicomHeaders {
         let find = io.source_finder();
         let ids = IdReader::new(None).map_err(anyhow::Error::msg)?;
         let pseudonyms = Pseudonyms::new(io, &ids, self.pseudonymise.as_ref())?;
-        let schema = io.schema("")?;
-        for start in (0..files.num_rows()).step_by(CHUNK) {
-            let rows: Vec<usize> = (start..(start + CHUNK).min(files.num_rows())).collect();
-            let read: Vec<Result<Header, RowError>> = rows
-                .par_iter()
-                .map(|row| header(&find, paths.value(*row), digests.value(*row), &tags))
-                .collect();
-            for (row, read) in rows.iter().zip(read) {
-                let header = match read {
-                    Ok(header) => header,
-                    Err(error) => {
-                        io.refuse(*row, error)?;
-                        continue;
-                    }
-                };
-                if header.sop_class_uid.as_deref() == Some(dicom::DIRECTORY) {
-                    io.answer(&[*row], &[0], &RecordBatch::new_empty(schema.clone()))?;
-                    continue;
-                }
-                let columns = cells(header, &pseudonyms);
-                io.answer(&[*row], &[1], &RecordBatch::try_new(schema.clone(), columns)?)?;
-            }
-            io.progress((start + rows.len()) as u64, files.num_rows() as u64, "");
-            if io.cancelled() {
-                break;
-            }
-        }
-        Ok(())
+        each_row(io, CHUNK, |row| {
+            let header = header(&find, paths.value(row), digests.value(row), &tags)?;
+            let is_directory = header.sop_class_uid.as_deref() == Some(dicom::DIRECTORY);
+            Ok((!is_directory).then(|| cells(header, &pseudonyms)))
+        })
     }
 }
 

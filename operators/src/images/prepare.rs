@@ -6,12 +6,12 @@ use anyhow::Context;
 use argent_engine::{Inputs, Io, Kind, Needed, Operator, Port, Problem, RowError, Signature, column};
 use argent_imaging::image::png;
 use argent_imaging::image::prepare::{self, Crop, Fit, Preparation, PrepareError, Prepared, WindowRule};
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray};
 use arrow::datatypes::{DataType, Field};
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::each_row::each_row;
 use crate::images::scan::{self, number_list, number_list_field};
 use crate::volumes::scan::whole_list;
 
@@ -221,36 +221,19 @@ impl Operator for ImagesPrepare {
         let rows = io.rows().clone();
         let paths = rows.column_by_name("path").context("images have paths")?.as_string::<i32>();
         let digests = rows.column_by_name("digest").context("images have digests")?.as_string::<i32>();
-        let (find, keep, schema) = (io.source_finder(), io.keeper(), io.schema("")?);
-        for start in (0..rows.num_rows()).step_by(CHUNK) {
-            let chunk: Vec<usize> = (start..(start + CHUNK).min(rows.num_rows())).collect();
-            let make = |row: &usize| {
-                let image = scan::read(&find, paths.value(*row), digests.value(*row))?;
-                let prepared = prepare::prepare(&image, &preparation)
-                    .map_err(|error| RowError::lasting(kind_of(&error), error.to_string()))?;
-                let [width, height] = preparation.size;
-                let file = png::encode_grey(width, height, &prepared.pixels, preparation.bits);
-                let kept = keep(&file).map_err(|error| RowError {
-                    retryable: true,
-                    ..RowError::lasting("store", format!("{error:#}"))
-                })?;
-                Ok(columns(&prepared, &preparation, &kept.to_string()))
-            };
-            let made: Vec<Result<Vec<ArrayRef>, RowError>> = chunk.par_iter().map(make).collect();
-            for (row, made) in chunk.iter().zip(made) {
-                match made {
-                    Ok(columns) => {
-                        io.answer(&[*row], &[1], &RecordBatch::try_new(schema.clone(), columns)?)?
-                    }
-                    Err(error) => io.refuse(*row, error)?,
-                }
-            }
-            io.progress((start + chunk.len()) as u64, rows.num_rows() as u64, "");
-            if io.cancelled() {
-                break;
-            }
-        }
-        Ok(())
+        let (find, keep) = (io.source_finder(), io.keeper());
+        each_row(io, CHUNK, |row| {
+            let image = scan::read(&find, paths.value(row), digests.value(row))?;
+            let prepared = prepare::prepare(&image, &preparation)
+                .map_err(|error| RowError::lasting(kind_of(&error), error.to_string()))?;
+            let [width, height] = preparation.size;
+            let file = png::encode_grey(width, height, &prepared.pixels, preparation.bits);
+            let kept = keep(&file).map_err(|error| RowError {
+                retryable: true,
+                ..RowError::lasting("store", format!("{error:#}"))
+            })?;
+            Ok(Some(columns(&prepared, &preparation, &kept.to_string())))
+        })
     }
 }
 

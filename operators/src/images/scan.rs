@@ -7,14 +7,13 @@ use argent_engine::operator::{ConfigFiles, FILES};
 use argent_engine::{Inputs, Io, Kind, Operator, Port, Problem, RowError, Signature, column};
 use argent_imaging::image::{self, ImageProblem};
 use arrow::array::{
-    ArrayRef, AsArray, BooleanArray, Float64Array, Float64Builder, Int64Array, ListBuilder, RecordBatch,
-    StringArray,
+    ArrayRef, AsArray, BooleanArray, Float64Array, Float64Builder, Int64Array, ListBuilder, StringArray,
 };
 use arrow::datatypes::{DataType, Field};
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::each_row::each_row;
 use crate::ids::{IdReader, Ids};
 use crate::one_or_many::OneOrMany;
 use crate::pseudonyms::{self, Pseudonymise, Pseudonyms};
@@ -84,31 +83,13 @@ impl Operator for ImagesScan {
         let digests = files.column_by_name("digest").context("files have digests")?.as_string::<i32>();
         let find = io.source_finder();
         let pseudonyms = Pseudonyms::new(io, &ids, self.pseudonymise.as_ref())?;
-        let schema = io.schema("")?;
-        for start in (0..files.num_rows()).step_by(CHUNK) {
-            let rows: Vec<usize> = (start..(start + CHUNK).min(files.num_rows())).collect();
-            let scan = |row: &usize| {
-                let (path, digest) = (paths.value(*row), digests.value(*row));
-                let mut id = self.read_ids(&ids, file_name(path))?;
-                pseudonyms.put(&mut id);
-                let image = read(&find, path, digest)?;
-                Ok(columns(&id, path, digest, &image))
-            };
-            let scanned: Vec<Result<Vec<ArrayRef>, RowError>> = rows.par_iter().map(scan).collect();
-            for (row, scanned) in rows.iter().zip(scanned) {
-                match scanned {
-                    Ok(columns) => {
-                        io.answer(&[*row], &[1], &RecordBatch::try_new(schema.clone(), columns)?)?
-                    }
-                    Err(error) => io.refuse(*row, error)?,
-                }
-            }
-            io.progress((start + rows.len()) as u64, files.num_rows() as u64, "");
-            if io.cancelled() {
-                break;
-            }
-        }
-        Ok(())
+        each_row(io, CHUNK, |row| {
+            let (path, digest) = (paths.value(row), digests.value(row));
+            let mut id = self.read_ids(&ids, file_name(path))?;
+            pseudonyms.put(&mut id);
+            let image = read(&find, path, digest)?;
+            Ok(Some(columns(&id, path, digest, &image)))
+        })
     }
 }
 

@@ -10,12 +10,12 @@ use argent_imaging::resample::{
     resample_stored,
 };
 use argent_imaging::{HOUNSFIELD_RANGE, Orientation, Volume, release_spare_memory, side_file};
-use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, StringArray};
 use arrow::datatypes::{DataType, Field};
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::each_row::each_row;
 use crate::volumes::scan::{self, number_list, whole_list};
 use crate::volumes::slices;
 use crate::volumes::source::{self, READING, Reading};
@@ -188,50 +188,28 @@ impl Operator for VolumesResample {
         let (slices, readings) = (slices::of_rows(&rows)?, source::readings(&rows)?);
         let at_a_time = CHUNK.min(rayon::current_num_threads()) as u64;
         let bytes_each = self.memory_mb * MIB / at_a_time;
-        let (find, keep, schema) = (io.source_finder(), io.keeper(), io.schema("")?);
-        for start in (0..rows.num_rows()).step_by(CHUNK) {
-            let chunk: Vec<usize> = (start..(start + CHUNK).min(rows.num_rows())).collect();
-            let made: Vec<Result<Vec<ArrayRef>, RowError>> = chunk
-                .par_iter()
-                .map(|row| {
-                    let (path, digest) = (paths.value(*row), digests.value(*row));
-                    let reading = &readings[*row];
-                    let volume = match &slices[*row] {
-                        Some(files) => {
-                            let volume = slices::read(files, &find, reading.rescale)?.volume;
-                            resample(&volume, &grid).map_err(|e| on_no_grid(&e))?
-                        }
-                        None => {
-                            let local = find(path, digest).map_err(|e| RowError {
-                                retryable: true,
-                                ..RowError::lasting("file", format!("{e:#}"))
-                            })?;
-                            let file = (&*local, scan::file_name(path));
-                            resampled(file, reading, &grid, bytes_each)?
-                        }
-                    };
-                    let voxels = keep(&side_file::encode(&volume)).map_err(|e| RowError {
-                        retryable: true,
-                        ..RowError::lasting("store", format!("{e:#}"))
-                    })?;
-                    Ok(columns(&volume, &voxels.to_string()))
-                })
-                .collect();
-            for (row, made) in chunk.iter().zip(made) {
-                match made {
-                    Ok(columns) => {
-                        io.answer(&[*row], &[1], &RecordBatch::try_new(schema.clone(), columns)?)?
-                    }
-                    Err(error) => io.refuse(*row, error)?,
+        let (find, keep) = (io.source_finder(), io.keeper());
+        let made = each_row(io, CHUNK, |row| {
+            let (path, digest, reading) = (paths.value(row), digests.value(row), &readings[row]);
+            let volume = match &slices[row] {
+                Some(files) => {
+                    let volume = slices::read(files, &find, reading.rescale)?.volume;
+                    resample(&volume, &grid).map_err(|e| on_no_grid(&e))?
                 }
-            }
-            io.progress((start + chunk.len()) as u64, rows.num_rows() as u64, "");
-            if io.cancelled() {
-                break;
-            }
-        }
+                None => {
+                    let local = find(path, digest).map_err(|e| RowError {
+                        retryable: true,
+                        ..RowError::lasting("file", format!("{e:#}"))
+                    })?;
+                    resampled((&*local, scan::file_name(path)), reading, &grid, bytes_each)?
+                }
+            };
+            let voxels = keep(&side_file::encode(&volume))
+                .map_err(|e| RowError { retryable: true, ..RowError::lasting("store", format!("{e:#}")) })?;
+            Ok(Some(columns(&volume, &voxels.to_string())))
+        });
         release_spare_memory();
-        Ok(())
+        made
     }
 }
 

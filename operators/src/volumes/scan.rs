@@ -14,10 +14,10 @@ use arrow::array::{
     RecordBatch, StringArray,
 };
 use arrow::datatypes::{DataType, Field, Float64Type, Schema};
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::each_row::each_row;
 use crate::ids::{IdReader, Ids};
 use crate::one_or_many::OneOrMany;
 use crate::pseudonyms::{self, Pseudonymise, Pseudonyms};
@@ -150,33 +150,16 @@ impl Operator for VolumesScan {
         let find = io.source_finder();
         let (slices, told) = (slices::of_rows(&files)?, self.told_readings(&files)?);
         let pseudonyms = Pseudonyms::new(io, &ids, self.pseudonymise.as_ref())?;
-        let schema = io.schema("")?;
-        let makes_ids = schema.field_with_name("id").is_ok();
-        for start in (0..files.num_rows()).step_by(CHUNK) {
-            let rows: Vec<usize> = (start..(start + CHUNK).min(files.num_rows())).collect();
-            let scanned: Vec<Result<Scanned, RowError>> = rows
-                .par_iter()
-                .map(|row| {
-                    let ids = if makes_ids { Some((&ids, &pseudonyms)) } else { None };
-                    let (path, digest) = (paths.value(*row), digests.value(*row));
-                    let reading = told[*row].clone().map_err(|reason| RowError::lasting("table", reason))?;
-                    self.scan(ids, &find, (path, digest), reading, slices[*row].as_deref())
-                })
-                .collect();
-            for (row, scanned) in rows.iter().zip(scanned) {
-                match scanned {
-                    Ok(scanned) => {
-                        io.answer(&[*row], &[1], &RecordBatch::try_new(schema.clone(), scanned.columns()?)?)?
-                    }
-                    Err(error) => io.refuse(*row, error)?,
-                }
-            }
-            io.progress((start + rows.len()) as u64, files.num_rows() as u64, "");
-            if io.cancelled() {
-                break;
-            }
-        }
-        Ok(())
+        let makes_ids = io.schema("")?.field_with_name("id").is_ok();
+        each_row(io, CHUNK, |row| {
+            let ids = if makes_ids { Some((&ids, &pseudonyms)) } else { None };
+            let (path, digest) = (paths.value(row), digests.value(row));
+            let reading = told[row].clone().map_err(|reason| RowError::lasting("table", reason))?;
+            let scanned = self.scan(ids, &find, (path, digest), reading, slices[row].as_deref())?;
+            let cells =
+                scanned.columns().map_err(|error| RowError::lasting("slices", format!("{error:#}")))?;
+            Ok(Some(cells))
+        })
     }
 }
 
