@@ -51,6 +51,10 @@ fn shown(collected: &Collected, plan: bool) -> String {
         count(collected.leftovers, "blob"),
         count(collected.memos, "memo"),
     ));
+    if collected.checkpoints > 0 {
+        let states = count(collected.checkpoints, "state");
+        text.push_str(&format!("{drop} {states} of steps that have ended or were left for 30 days\n"));
+    }
     if collected.answers + collected.absent_files > 0 {
         text.push_str(&format!(
             "{drop} {} that no kept table is about, and the digests of {} that are gone\n",

@@ -23,7 +23,8 @@ use arrow::datatypes::DataType;
 use serde::Serialize;
 
 use crate::action::Manifest;
-use crate::census::{Records, blobs_of, is_young};
+use crate::census::{Named, Records, blobs_of, is_young};
+use crate::checkpoints;
 use crate::digest::Digest;
 use crate::durable::{storage_error, sync_folder};
 use crate::keys::{row_error_key, row_keys};
@@ -62,6 +63,10 @@ pub struct Collected {
     pub memos: u64,
     /// The bytes of those memos.
     pub memo_bytes: u64,
+    /// States of steps that have their result by now, or that were left for too long, and their bytes.
+    pub checkpoints: u64,
+    /// The bytes of those states.
+    pub checkpoint_bytes: u64,
     /// Digests of source files that are gone from where they were.
     pub absent_files: u64,
     /// Results that are kept only because they cost money.
@@ -88,7 +93,10 @@ pub struct CollectedResult {
 impl Collected {
     /// The bytes that are free afterwards, those of single answers apart.
     pub fn bytes(&self) -> u64 {
-        self.results.iter().map(|result| result.bytes).sum::<u64>() + self.leftover_bytes + self.memo_bytes
+        self.results.iter().map(|result| result.bytes).sum::<u64>()
+            + self.leftover_bytes
+            + self.memo_bytes
+            + self.checkpoint_bytes
     }
 }
 
@@ -126,6 +134,10 @@ impl Store {
         }
         for digest in &marked.blobs {
             self.remove_blob(digest)?;
+        }
+        for file in &marked.checkpoints {
+            checkpoints::remove(file)
+                .map_err(|error| storage_error(self.root(), "remove a checkpoint", error))?;
         }
         collected.absent_files = self.prune_stat_cache(|path| path.exists(), false)?;
         Ok(collected)
@@ -185,8 +197,18 @@ impl Store {
         let runs = records.runs_that_lose(&needed);
         let actions = records.actions.iter().filter(|action| !needed.contains(&action.manifest));
         let actions = actions.filter(|action| !action.is_young).map(|action| action.path.clone()).collect();
-        let mut marked =
-            Marked { collected, runs, actions, blobs, memos: Vec::new(), memo_keys: BTreeMap::new() };
+        let checkpoints = self.idle_checkpoints()?;
+        collected.checkpoints = checkpoints.len() as u64;
+        collected.checkpoint_bytes = checkpoints.iter().map(|file| file.metadata.len()).sum();
+        let mut marked = Marked {
+            collected,
+            runs,
+            actions,
+            blobs,
+            memos: Vec::new(),
+            memo_keys: BTreeMap::new(),
+            checkpoints,
+        };
         self.mark_memos(&kept, retention, &mut marked)?;
         Ok(marked)
     }
@@ -323,6 +345,7 @@ struct Marked {
     actions: Vec<PathBuf>,
     blobs: Vec<Digest>,
     memos: Vec<PathBuf>,
+    checkpoints: Vec<Named>,
     /// Of the memos that stay: the keys that do.
     memo_keys: BTreeMap<Digest, HashSet<Digest>>,
 }

@@ -8,6 +8,7 @@
 //! memo/<op>/…     row key -> output rows: journals, sealed into Parquet segments
 //! runs/…          what each run saw and made
 //! pipelines/…     for each pipeline, the manifests that its step names stand for
+//! checkpoints/…   the state of steps under way that take long, by step key
 //! locks/…         one file per held lock, and those that claims share
 //! tombstones.json  who was forgotten, as digests
 //! tmp/…           files being written, each owned by a living process
@@ -21,6 +22,7 @@
 
 pub mod action;
 pub mod census;
+pub mod checkpoints;
 pub mod claims;
 pub mod collect;
 pub mod digest;

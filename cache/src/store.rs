@@ -222,11 +222,16 @@ impl Store {
 
     /// Puts a file with these bytes at `path`, whole or not at all, in place of what is there.
     pub(crate) fn replace_file(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        self.replace_file_of(path, &[bytes])
+    }
+
+    /// As [`Store::replace_file`], with these pieces one after another.
+    pub(crate) fn replace_file_of(&self, path: &Path, pieces: &[&[u8]]) -> Result<()> {
         let write = || -> io::Result<()> {
             let folder = path.parent().unwrap_or(self.root());
             self.create_folder(folder)?;
             let mut file = self.scratch_file()?;
-            file.write_all(bytes)?;
+            pieces.iter().try_for_each(|piece| file.write_all(piece))?;
             file.as_file().sync_data()?;
             file.persist(path)?;
             sync_folder(folder)

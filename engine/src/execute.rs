@@ -183,6 +183,10 @@ impl<'a> Decider<'a> {
             created: argent_cache::time::timestamp(),
         };
         let (digest, manifest) = self.engine.store.publish(&manifest)?;
+        if complete {
+            // Behind the result: a kill between the two leaves a state that nobody asks for, and `gc` takes it.
+            self.engine.store.drop_checkpoint(&work.key)?;
+        }
         let (step, rows, stats) = (node.name.clone(), main_rows(&manifest), manifest.stats.clone());
         let result = Result { digest, manifest: Arc::new(manifest) };
         if complete {
@@ -246,6 +250,7 @@ impl<'a> Decider<'a> {
         let outputs = node.signature.outputs.iter();
         Ok(Io {
             step: node.name.clone(),
+            key: work.key,
             store,
             folder: engine.pipeline.folder.clone(),
             inputs,

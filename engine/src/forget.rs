@@ -130,6 +130,8 @@ pub fn forget(
         store.memo(operator)?.retain(alone, &|key, _| !keys.contains(key))?;
     }
     search.rewrite()?;
+    // Any state of a training may be made of what goes; the training begins anew.
+    store.drop_checkpoints(alone)?;
     let blobs = store.sweep(alone)?;
     let tombstones = store.tombstones()?;
     store.prune_stat_cache(|path| !tombstones.holds_path(&path.to_string_lossy()), false)?;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, bail, ensure};
+use argent_cache::checkpoints::Checkpoint;
 use argent_cache::claims::Claims;
 use argent_cache::encoding::RowEncoder;
 use argent_cache::keys::row_error_key;
@@ -24,6 +25,8 @@ use crate::operator::Output;
 /// What an operator sees of the world while it works.
 pub struct Io<'a> {
     pub(crate) step: String,
+    /// The step's key.
+    pub(crate) key: Digest,
     pub(crate) store: &'a Store,
     pub(crate) folder: PathBuf,
     pub(crate) inputs: BTreeMap<String, RecordBatch>,
@@ -416,6 +419,30 @@ impl Io<'_> {
     /// When the store cannot be written.
     pub fn scratch(&self) -> anyhow::Result<TempDir> {
         self.store.temporary_folder()
+    }
+
+    /// The state that this step kept when it was last under way, with the same key; none where it begins anew.
+    ///
+    /// # Errors
+    /// When the store does not read.
+    pub fn checkpoint(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        Ok(match self.store.checkpoint(&self.key)? {
+            Some(Checkpoint::Whole(bytes)) => Some(bytes),
+            Some(Checkpoint::Damaged) => {
+                self.warn("the state that an earlier run left is damaged; the step begins anew");
+                None
+            }
+            None => None,
+        })
+    }
+
+    /// Keeps the step's state, in place of an earlier one, so that the same command goes on from it after a kill. It
+    /// goes when the step has its result.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub fn keep_checkpoint(&self, bytes: &[u8]) -> anyhow::Result<()> {
+        self.store.keep_checkpoint(&self.key, bytes)
     }
 
     /// Tells how far the step is.
