@@ -5,14 +5,14 @@ use candle_core::{Device, Tensor};
 use crate::batches::check_volume;
 use crate::error::Error;
 use crate::loss::sigmoid;
-use crate::resnet::{Mode, ResNet3d};
+use crate::network::{Mode, Network};
 use crate::view::{Crop, View};
 use crate::weights::Weights;
 
 /// A trained network, ready to score volumes. It can be shared between threads.
 #[derive(Clone, Debug)]
 pub struct Model {
-    network: ResNet3d,
+    network: Network,
     classes: Vec<String>,
     view: View,
 }
@@ -25,7 +25,7 @@ impl Model {
     pub fn load(bytes: &[u8]) -> Result<Self, Error> {
         let Weights { model, classes, view, arrays } = Weights::from_bytes(bytes)?;
         view.check()?;
-        let network = ResNet3d::stored(model, classes.len(), arrays)?;
+        let network = Network::stored(model, classes.len(), arrays)?;
         Ok(Self { network, classes, view })
     }
 

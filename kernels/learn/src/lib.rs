@@ -4,7 +4,8 @@
 //! - [`infer::Model`] scores and embeds volumes with such weights,
 //! - [`view::View`] is the one place where Hounsfield units become network input,
 //! - [`conv`], [`batch_norm`], [`residual`] and [`pool`] are the layers candle lacks or has only slowly,
-//!   each with its own gradient.
+//!   each with its own gradient,
+//! - [`transformer`] and [`interpolate`] are those whose form in candle has no gradient, made of operations that do.
 //!
 //! Volumes are given x fastest with their shape as `[x, y, z]`; tensors are `(N, C, D, H, W)` with
 //! D, H, W = z, y, x, which is the same order in memory.
@@ -15,25 +16,31 @@
 pub mod batch_norm;
 pub mod conv;
 pub mod infer;
+pub mod interpolate;
 pub mod loss;
 pub mod model;
 pub mod optimiser;
 pub mod pool;
 pub mod residual;
 pub mod train;
+pub mod transformer;
 pub mod view;
 pub mod weights;
 
 mod batches;
 mod checkpoint;
 mod conv_cpu;
+mod densenet;
 mod error;
 #[cfg(test)]
 mod goldens;
+mod layers;
 mod matrix;
+mod network;
 mod parameters;
 mod resnet;
 mod run;
 mod storage;
+mod vision_transformer;
 
 pub use error::Error;

@@ -31,9 +31,14 @@ pub(crate) type Arrays = BTreeMap<String, Array>;
 pub(crate) enum Init {
     /// The same value everywhere.
     Constant(f32),
-    /// Normal with standard deviation `sqrt(2 / (out_channels * taps))` (He et al., 2015, arXiv:1502.01852,
-    /// fan-out form).
-    KaimingNormal,
+    /// Normal with standard deviation `sqrt(2 / (in_channels * taps))` (He et al., 2015, arXiv:1502.01852).
+    KaimingFanIn,
+    /// Normal with standard deviation `sqrt(2 / (out_channels * taps))`, the other form of the same source.
+    KaimingFanOut,
+    /// Normal with this standard deviation.
+    Normal { deviation: f64 },
+    /// Uniform within `sqrt(6 / (inputs + outputs))` (Glorot and Bengio, 2010), for a matrix `(outputs, inputs)`.
+    XavierUniform,
     /// Uniform within `1 / sqrt(inputs)`.
     Uniform { inputs: usize },
 }
@@ -130,16 +135,22 @@ impl Builder {
 
 fn draw(rng: &mut ChaCha8Rng, shape: &[usize], init: Init) -> Vec<f32> {
     let count = shape.iter().product();
+    // Of a convolution's weight, (out_channels, in_channels, …).
+    let fan = |axis: usize| (shape[axis] * shape[2..].iter().product::<usize>()) as f64;
     match init {
         Init::Constant(value) => vec![value; count],
-        Init::KaimingNormal => {
-            let fan_out = shape[0] * shape[2..].iter().product::<usize>();
-            let deviation = (2.0 / fan_out as f64).sqrt();
-            (0..count).map(|_| (rng.sample::<f64, _>(StandardNormal) * deviation) as f32).collect()
-        }
-        Init::Uniform { inputs } => {
-            let bound = 1.0 / (inputs as f64).sqrt();
-            (0..count).map(|_| rng.random_range(-bound..bound) as f32).collect()
-        }
+        Init::KaimingFanIn => normal(rng, count, (2.0 / fan(1)).sqrt()),
+        Init::KaimingFanOut => normal(rng, count, (2.0 / fan(0)).sqrt()),
+        Init::Normal { deviation } => normal(rng, count, deviation),
+        Init::XavierUniform => uniform(rng, count, (6.0 / (fan(0) + fan(1))).sqrt()),
+        Init::Uniform { inputs } => uniform(rng, count, 1.0 / (inputs as f64).sqrt()),
     }
+}
+
+fn normal(rng: &mut ChaCha8Rng, count: usize, deviation: f64) -> Vec<f32> {
+    (0..count).map(|_| (rng.sample::<f64, _>(StandardNormal) * deviation) as f32).collect()
+}
+
+fn uniform(rng: &mut ChaCha8Rng, count: usize, bound: f64) -> Vec<f32> {
+    (0..count).map(|_| rng.random_range(-bound..bound) as f32).collect()
 }

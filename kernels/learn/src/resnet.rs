@@ -1,153 +1,173 @@
-//! The 3D ResNet of basic blocks. The variables have the names of torchvision's `r3d_18`.
+//! ResNets of basic or bottleneck blocks for images and volumes (He et al., 2016, arXiv:1512.03385).
+//!
+//! The variables of image networks have the names of torchvision's `resnet18` and `resnet50`, those of volume
+//! networks the names of its `r3d_18`.
 
-use candle_core::{Tensor, Var};
-use candle_nn::{Linear, Module};
+use candle_core::Tensor;
 
 use crate::batch_norm::BatchNorm;
-use crate::conv::conv3d;
 use crate::error::Error;
-use crate::model::ModelKind;
-use crate::parameters::{Arrays, Builder, Init, Parameters};
-use crate::pool::global_average_pool;
+use crate::layers::{Convolution, Window, batch_norm, normalise};
+use crate::model::Axes;
+use crate::network::Mode;
+use crate::parameters::{Builder, Init};
+use crate::pool::{global_average_pool, max_pool3d};
 use crate::residual::add_relu;
 
-/// A 3D ResNet with a linear head.
-#[derive(Clone, Debug)]
-pub(crate) struct ResNet3d {
-    stem: ConvNorm,
-    blocks: Vec<BasicBlock>,
-    head: Linear,
-    pub(crate) parameters: Parameters,
+/// The sizes of a ResNet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Form {
+    pub(crate) block: Block,
+    /// Width of the blocks of each stage; the stem has as many channels as the first.
+    pub(crate) channels: [usize; 4],
+    /// Blocks per stage; each stage but the first halves D, H and W.
+    pub(crate) blocks: [usize; 4],
 }
 
-/// What batch normalisation does.
+impl Form {
+    /// Channels behind the last stage.
+    pub(crate) fn embedding_dim(&self) -> usize {
+        self.channels[3] * self.block.expansion()
+    }
+}
+
+/// What stands beside the shortcut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// Use and follow the batch.
-    Train,
-    /// Use the running statistics.
-    Eval,
+pub(crate) enum Block {
+    /// Two convolutions of 3 along each axis.
+    Basic,
+    /// Convolutions of 1, 3 and 1, the last to four times the width; the stride is in the middle one.
+    Bottleneck,
 }
 
-impl ResNet3d {
-    /// A network with weights drawn from `seed`.
-    pub(crate) fn seeded(kind: ModelKind, classes: usize, seed: u64) -> Result<Self, Error> {
-        Self::build(kind, classes, Builder::seeded(seed))
+impl Block {
+    fn expansion(self) -> usize {
+        match self {
+            Self::Basic => 1,
+            Self::Bottleneck => 4,
+        }
     }
+}
 
-    /// A network with stored weights.
-    pub(crate) fn stored(kind: ModelKind, classes: usize, arrays: Arrays) -> Result<Self, Error> {
-        Self::build(kind, classes, Builder::stored(arrays))
-    }
+/// A ResNet without its head.
+#[derive(Clone, Debug)]
+pub(crate) struct ResNet {
+    axes: Axes,
+    stem: ConvNorm,
+    blocks: Vec<ResidualBlock>,
+}
 
-    fn build(kind: ModelKind, classes: usize, mut builder: Builder) -> Result<Self, Error> {
-        let stages = kind.stages();
-        let mut channels = stages[0].channels;
-        let stem = ConvNorm::new(&mut builder, "stem.0", "stem.1", [1, channels], STEM)?;
+/// The stem of chest-CT work: volumes are large, and two voxels a side are one feature.
+const VOLUME_STEM: Window = Window { kernel: 2, stride: 2, padding: 0 };
+/// The published stem of image networks, before a max pool.
+const IMAGE_STEM: Window = Window { kernel: 7, stride: 2, padding: 3 };
+const IMAGE_POOL: Window = Window { kernel: 3, stride: 2, padding: 1 };
+
+impl ResNet {
+    pub(crate) fn new(builder: &mut Builder, axes: Axes, form: &Form) -> Result<Self, Error> {
+        let mut channels = form.channels[0];
+        let (names, window) = match axes {
+            Axes::Image => (["conv1", "bn1"], IMAGE_STEM),
+            Axes::Volume => (["stem.0", "stem.1"], VOLUME_STEM),
+        };
+        let stem = ConvNorm::new(builder, names.map(str::to_owned), axes, [1, channels], window)?;
         let mut blocks = Vec::new();
-        for (index, stage) in stages.into_iter().enumerate() {
-            for block in 0..stage.blocks {
-                let stride = if index > 0 && block == 0 { 2 } else { 1 };
-                let name = format!("layer{}.{block}", index + 1);
-                blocks.push(BasicBlock::new(&mut builder, &name, [channels, stage.channels], stride)?);
-                channels = stage.channels;
+        for (stage, (&width, &count)) in form.channels.iter().zip(&form.blocks).enumerate() {
+            for block in 0..count {
+                let stride = if stage > 0 && block == 0 { 2 } else { 1 };
+                let name = format!("layer{}.{block}", stage + 1);
+                blocks.push(ResidualBlock::new(builder, &name, axes, form.block, [channels, width], stride)?);
+                channels = width * form.block.expansion();
             }
         }
-        let init = Init::Uniform { inputs: channels };
-        let weight = builder.trainable("fc.weight".into(), &[classes, channels], init)?;
-        let bias = builder.trainable("fc.bias".into(), &[classes], init)?;
-        let head = Linear::new(weight.into_inner(), Some(bias.into_inner()));
-        Ok(Self { stem, blocks, head, parameters: builder.finish()? })
+        Ok(Self { axes, stem, blocks })
     }
 
     /// `(N, 1, D, H, W)` to the pooled features of the last stage, `(N, embedding)`.
     pub(crate) fn embed(&self, input: &Tensor, mode: Mode) -> Result<Tensor, Error> {
         let mut features = self.stem.forward(input, mode, true)?;
+        if self.axes == Axes::Image {
+            let [kernel, stride, padding] = IMAGE_POOL.triples(self.axes);
+            features = max_pool3d(&features, kernel, stride, padding)?;
+        }
         for block in &self.blocks {
             features = block.forward(&features, mode)?;
         }
         Ok(global_average_pool(&features)?)
     }
-
-    /// `(N, embedding)` to logits `(N, classes)`.
-    pub(crate) fn classify(&self, embedding: &Tensor) -> Result<Tensor, Error> {
-        Ok(self.head.forward(embedding)?)
-    }
 }
-
-/// Kernel, stride and padding of a convolution, the same along all axes.
-#[derive(Clone, Copy, Debug)]
-struct Form {
-    kernel: usize,
-    stride: usize,
-    padding: usize,
-}
-
-const STEM: Form = Form { kernel: 2, stride: 2, padding: 0 };
 
 /// A convolution without bias and its normalisation.
 #[derive(Clone, Debug)]
 struct ConvNorm {
-    weight: Var,
-    form: Form,
+    convolution: Convolution,
     norm: BatchNorm,
 }
 
 impl ConvNorm {
     fn new(
         builder: &mut Builder,
-        conv_name: &str,
-        norm_name: &str,
-        [inputs, outputs]: [usize; 2],
-        form: Form,
+        [conv_name, norm_name]: [String; 2],
+        axes: Axes,
+        channels: [usize; 2],
+        window: Window,
     ) -> Result<Self, Error> {
-        let shape = [outputs, inputs, form.kernel, form.kernel, form.kernel];
-        let weight = builder.trainable(format!("{conv_name}.weight"), &shape, Init::KaimingNormal)?;
-        let (zero, one) = (Init::Constant(0.0), Init::Constant(1.0));
-        let norm = BatchNorm {
-            gamma: builder.trainable(format!("{norm_name}.weight"), &[outputs], one)?,
-            beta: builder.trainable(format!("{norm_name}.bias"), &[outputs], zero)?,
-            running_mean: builder.buffer(format!("{norm_name}.running_mean"), &[outputs], zero)?,
-            running_variance: builder.buffer(format!("{norm_name}.running_var"), &[outputs], one)?,
-        };
-        Ok(Self { weight, form, norm })
+        let convolution = Convolution::new(builder, &conv_name, axes, channels, window, Init::KaimingFanOut)?;
+        Ok(Self { convolution, norm: batch_norm(builder, &norm_name, channels[1])? })
     }
 
     fn forward(&self, input: &Tensor, mode: Mode, relu: bool) -> Result<Tensor, Error> {
-        let output = conv3d(input, &self.weight, [self.form.stride; 3], [self.form.padding; 3])?;
-        Ok(match mode {
-            Mode::Train => self.norm.train(&output, relu)?,
-            Mode::Eval => self.norm.eval(&output, relu)?,
-        })
+        normalise(&self.norm, &self.convolution.forward(input)?, mode, relu)
     }
 }
 
-/// Two 3x3x3 convolutions beside a shortcut (He et al., 2016, arXiv:1512.03385).
+/// Convolutions beside a shortcut; the last one is rectified only after the sum.
 #[derive(Clone, Debug)]
-struct BasicBlock {
-    first: ConvNorm,
-    second: ConvNorm,
-    /// A 1x1x1 convolution where the block changes the shape.
+struct ResidualBlock {
+    layers: Vec<ConvNorm>,
+    /// A convolution of 1 where the block changes the shape.
     shortcut: Option<ConvNorm>,
 }
 
-impl BasicBlock {
-    fn new(builder: &mut Builder, name: &str, channels: [usize; 2], stride: usize) -> Result<Self, Error> {
-        let [inputs, outputs] = channels;
-        let mut layer = |layer: &str, channels, form| {
-            ConvNorm::new(builder, &format!("{name}.{layer}.0"), &format!("{name}.{layer}.1"), channels, form)
+impl ResidualBlock {
+    fn new(
+        builder: &mut Builder,
+        name: &str,
+        axes: Axes,
+        block: Block,
+        [inputs, width]: [usize; 2],
+        stride: usize,
+    ) -> Result<Self, Error> {
+        let outputs = width * block.expansion();
+        let single = |stride| Window { kernel: 1, stride, padding: 0 };
+        let triple = |stride| Window { kernel: 3, stride, padding: 1 };
+        let layers = match block {
+            Block::Basic => vec![([inputs, width], triple(stride)), ([width, outputs], triple(1))],
+            Block::Bottleneck => vec![
+                ([inputs, width], single(1)),
+                ([width, width], triple(stride)),
+                ([width, outputs], single(1)),
+            ],
         };
-        let first = layer("conv1", channels, Form { kernel: 3, stride, padding: 1 })?;
-        let second = layer("conv2", [outputs; 2], Form { kernel: 3, stride: 1, padding: 1 })?;
+        let layers = layers.into_iter().enumerate().map(|(index, (channels, window))| {
+            ConvNorm::new(builder, layer_names(axes, name, index + 1), axes, channels, window)
+        });
+        let layers = layers.collect::<Result<_, Error>>()?;
         let shortcut = match inputs == outputs && stride == 1 {
             true => None,
-            false => Some(layer("downsample", channels, Form { kernel: 1, stride, padding: 0 })?),
+            false => {
+                let names = ["0", "1"].map(|part| format!("{name}.downsample.{part}"));
+                Some(ConvNorm::new(builder, names, axes, [inputs, outputs], single(stride))?)
+            }
         };
-        Ok(Self { first, second, shortcut })
+        Ok(Self { layers, shortcut })
     }
 
     fn forward(&self, input: &Tensor, mode: Mode) -> Result<Tensor, Error> {
-        let residual = self.second.forward(&self.first.forward(input, mode, true)?, mode, false)?;
+        let mut residual = input.clone();
+        for (index, layer) in self.layers.iter().enumerate() {
+            residual = layer.forward(&residual, mode, index + 1 < self.layers.len())?;
+        }
         let shortcut = match &self.shortcut {
             Some(shortcut) => shortcut.forward(input, mode, false)?,
             None => input.clone(),
@@ -156,16 +176,25 @@ impl BasicBlock {
     }
 }
 
+/// The names of the nth convolution of a block and of its normalisation.
+fn layer_names(axes: Axes, block: &str, number: usize) -> [String; 2] {
+    match axes {
+        Axes::Image => [format!("{block}.conv{number}"), format!("{block}.bn{number}")],
+        Axes::Volume => ["0", "1"].map(|part| format!("{block}.conv{number}.{part}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::goldens::{assert_close, golden, numbers, values, wave};
     use crate::loss::binary_cross_entropy;
-    use candle_core::{DType, Device};
+    use crate::model::ModelKind;
+    use crate::network::{Mode, Network};
+    use candle_core::{DType, Device, Tensor};
 
     #[test]
     fn published_parameter_count_and_names() {
-        let network = ResNet3d::seeded(ModelKind::ResNet3d18, 18, 0).unwrap();
+        let network = Network::seeded(ModelKind::ResNet3d18, 18, 0).unwrap();
         let count = |head: bool| -> usize {
             let trainable = network.parameters.trainable.iter();
             trainable
@@ -191,7 +220,7 @@ mod tests {
     #[test]
     fn logits_loss_and_gradients_of_the_reference() {
         let case = golden("network");
-        let arrays = ResNet3d::seeded(ModelKind::ResNet3dTiny, 3, 0).unwrap().parameters;
+        let arrays = Network::seeded(ModelKind::ResNet3dTiny, 3, 0).unwrap().parameters;
         let mut stored = arrays.arrays().unwrap();
         for (index, name) in arrays.trainable.keys().enumerate() {
             let array = stored.get_mut(name).unwrap();
@@ -202,7 +231,7 @@ mod tests {
             let values = wave(array.values.len(), 0.3 * index as f64, scale);
             array.values = values.into_iter().map(|value| (value + offset) as f32).collect();
         }
-        let network = ResNet3d::stored(ModelKind::ResNet3dTiny, 3, stored).unwrap();
+        let network = Network::stored(ModelKind::ResNet3dTiny, 3, stored).unwrap();
         let input: Vec<f32> =
             wave(2 * 32 * 36 * 40, 0.3, 1.0).into_iter().map(|value| value as f32).collect();
         let input = Tensor::from_vec(input, (2, 1, 32, 36, 40), &Device::Cpu).unwrap();
@@ -228,7 +257,7 @@ mod tests {
 
     #[test]
     fn shapes_of_the_tiny_network() {
-        let network = ResNet3d::seeded(ModelKind::ResNet3dTiny, 3, 1).unwrap();
+        let network = Network::seeded(ModelKind::ResNet3dTiny, 3, 1).unwrap();
         let input = Tensor::ones((2, 1, 17, 24, 32), DType::F32, &Device::Cpu).unwrap();
         let embedding = network.embed(&input, Mode::Eval).unwrap();
         assert_eq!(embedding.dims(), [2, 64]);
@@ -237,16 +266,16 @@ mod tests {
 
     #[test]
     fn stored_weights_of_another_network_are_an_error() {
-        let tiny = ResNet3d::seeded(ModelKind::ResNet3dTiny, 3, 1).unwrap().parameters.arrays().unwrap();
-        let error = ResNet3d::stored(ModelKind::ResNet3dTiny, 4, tiny.clone()).unwrap_err().to_string();
+        let tiny = Network::seeded(ModelKind::ResNet3dTiny, 3, 1).unwrap().parameters.arrays().unwrap();
+        let error = Network::stored(ModelKind::ResNet3dTiny, 4, tiny.clone()).unwrap_err().to_string();
         assert_eq!(error, "`fc.weight` has shape [3, 64], expected [4, 64]");
         let mut more = tiny.clone();
         more.insert("extra".into(), more["fc.bias"].clone());
-        let error = ResNet3d::stored(ModelKind::ResNet3dTiny, 3, more).unwrap_err().to_string();
+        let error = Network::stored(ModelKind::ResNet3dTiny, 3, more).unwrap_err().to_string();
         assert_eq!(error, "the weights hold 1 arrays that the model lacks, first `extra`");
         let mut fewer = tiny;
         fewer.remove("fc.bias");
-        let error = ResNet3d::stored(ModelKind::ResNet3dTiny, 3, fewer).unwrap_err().to_string();
+        let error = Network::stored(ModelKind::ResNet3dTiny, 3, fewer).unwrap_err().to_string();
         assert_eq!(error, "the weights lack `fc.bias`, expected shape [3]");
     }
 }

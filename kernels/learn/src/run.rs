@@ -10,8 +10,8 @@ use crate::batches::{Batch, Plan, Purpose};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
 use crate::loss::{LossAndGradient, binary_cross_entropy};
+use crate::network::{Mode, Network};
 use crate::optimiser::{AdamW, cosine_lr};
-use crate::resnet::{Mode, ResNet3d};
 use crate::train::{EpochRecord, History, Part, Progress, StepRecord, TrainConfig, TrainData, Trained};
 use crate::weights::Weights;
 
@@ -21,7 +21,7 @@ pub(crate) struct Run<'a> {
     data: &'a TrainData<'a>,
     plan: &'a Plan,
     digest: String,
-    network: ResNet3d,
+    network: Network,
     pub(crate) optimiser: AdamW,
     pub(crate) history: History,
     /// Whether every variable was seen to get a gradient, in this process.
@@ -44,7 +44,7 @@ impl<'a> Run<'a> {
         let (classes, digest) = (config.classes.len(), data.digest(config)?);
         let (network, optimiser, history) = match resume {
             None => {
-                let network = ResNet3d::seeded(config.model, classes, config.seed)?;
+                let network = Network::seeded(config.model, classes, config.seed)?;
                 let optimiser = AdamW::new(&network.parameters.trainable, config.weight_decay);
                 (network, optimiser, History::default())
             }
@@ -55,7 +55,7 @@ impl<'a> Run<'a> {
                         "the checkpoint is of other settings, targets or parts, expected the same; start anew".into(),
                     ));
                 }
-                let network = ResNet3d::stored(config.model, classes, checkpoint.weights)?;
+                let network = Network::stored(config.model, classes, checkpoint.weights)?;
                 let mut optimiser = AdamW::new(&network.parameters.trainable, config.weight_decay);
                 optimiser.resume(checkpoint.step, checkpoint.moments)?;
                 (network, optimiser, checkpoint.history)
@@ -231,7 +231,7 @@ impl<'a> Run<'a> {
 }
 
 /// Several tensor operations have no gradient and say nothing; what lies before them would never be trained.
-fn check_gradients(network: &ResNet3d, gradients: &GradStore) -> Result<(), Error> {
+fn check_gradients(network: &Network, gradients: &GradStore) -> Result<(), Error> {
     let mut variables = Vec::new();
     for (name, var) in &network.parameters.trainable {
         let largest = match gradients.get(var) {

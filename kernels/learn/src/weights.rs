@@ -23,7 +23,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// A safetensors file of f32 arrays with the names of torchvision's `r3d_18`. Everything else is JSON under the
+    /// A safetensors file of f32 arrays with the names that the network's publisher gives them. Everything else is JSON under the
     /// metadata key `argent`: `model`, `classes`, `view`, `embedding_dim`. Equal weights give equal bytes.
     ///
     /// # Errors
