@@ -142,6 +142,8 @@ fn example(entry: &Entry, examples: &Path) -> anyhow::Result<Pipeline> {
 fn row_port(kind: Kind) -> Option<&'static str> {
     match kind {
         Kind::Row(port) => Some(port),
+        // The page's example fills the first one; the operator's words name the others.
+        Kind::OneOf(ports) => ports.first().copied(),
         Kind::Table => None,
     }
 }

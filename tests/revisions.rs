@@ -354,7 +354,7 @@ steps:
     use: train.classifier
     from: { volumes: grid, labels: wanted, split: parts }
     match: { split: patient }
-    with: { model: resnet3d-tiny, epochs: 1, batch: 2, flip: [x], view: { window_hu: [-1000, 600], canvas: [20, 20, 16], crop: [18, 18, 14] } }
+    with: { model: resnet3d-tiny, epochs: 1, batch: 2, augment: { flip: [x] }, view: { window_hu: [-1000, 600], canvas: [20, 20, 16], crop: [18, 18, 14] } }
   predictions: { use: predict, from: { weights: encoder, volumes: grid } }
   vectors: { use: embed.images, from: { weights: encoder, volumes: grid } }
 "#;

@@ -35,8 +35,8 @@ const DOMAIN: &str = "argent checkpoint v1";
 /// The folder of checkpoints; a store has none before its first.
 const FOLDER: &str = "checkpoints";
 
-/// The bytes of a digest in front of what was kept.
-const DIGEST_BYTES: usize = 32;
+/// The letters of a digest, in front of what was kept.
+const DIGEST_BYTES: usize = 64;
 
 impl Store {
     /// What was last kept under the key of a step that is under way; none where nothing was.
@@ -51,7 +51,7 @@ impl Store {
         };
         if bytes.len() >= DIGEST_BYTES {
             let kept = bytes.split_off(DIGEST_BYTES);
-            if self.secret().digest(DOMAIN, &kept).as_bytes()[..] == bytes[..] {
+            if self.secret().digest(DOMAIN, &kept).to_string().as_bytes() == bytes {
                 return Ok(Some(Checkpoint::Whole(kept)));
             }
         }
@@ -63,7 +63,7 @@ impl Store {
     ///
     /// It is an error if the disk refuses; the earlier one then stays.
     pub fn keep_checkpoint(&self, key: &Digest, bytes: &[u8]) -> Result<()> {
-        let digest = self.secret().digest(DOMAIN, bytes);
+        let digest = self.secret().digest(DOMAIN, bytes).to_string();
         self.create_folder(&self.root().join(FOLDER))
             .map_err(|error| storage_error(self.root(), "write a checkpoint", error))?;
         self.replace_file_of(&self.checkpoint_path(key), &[digest.as_bytes(), bytes])
@@ -159,7 +159,7 @@ mod tests {
         store.keep_checkpoint(&key, b"weights").unwrap();
         let path = store.checkpoint_path(&key);
         let mut bytes = fs::read(&path).unwrap();
-        for length in [0, 31, 32, bytes.len() - 1] {
+        for length in [0, 63, 64, bytes.len() - 1] {
             fs::write(&path, &bytes[..length]).unwrap();
             assert_eq!(store.checkpoint(&key).unwrap(), Some(Checkpoint::Damaged), "{length}");
             assert_eq!(store.checkpoint(&key).unwrap(), None);

@@ -16,7 +16,7 @@ use crate::drift::misplaced;
 use crate::io::fault_schema;
 use crate::operator::{
     ConfigFiles, Entry, FILES, Input, Inputs, Kind, Operator, Port, Problem, Registry, Signature,
-    missing_column, mistyped_column, nearest,
+    missing_column, mistyped_column, nearest, one_of,
 };
 use crate::pipeline::{AxisCell, ContractOf, Node, NodeInput, Pipeline, TableShape};
 use crate::pools::check_needs;
@@ -242,19 +242,20 @@ impl Checker<'_> {
         let Some(inputs) = self.inputs(at, &ports) else { return };
         self.files_are_there(at, &*operator, &inputs);
         let Some(schemas) = self.schemas(at, (&*operator, &ports), &inputs, entry) else { return };
+        let Some(kind) = self.kind(at, entry.kind, &schemas) else { return };
         let all = step.with.to_json();
         let signature = self.signature(entry, &*operator, &all, &decoded.files, &schemas);
         let signature = match signature {
-            Ok(signature) => gathered_signature(entry.kind, signature, &inputs),
+            Ok(signature) => gathered_signature(kind, signature, &inputs),
             Err(problems) => {
                 problems.into_iter().for_each(|p| self.out.find(at, Finding::Problem(p)));
                 return;
             }
         };
         check_needs(step).into_iter().for_each(|mistake| self.out.say(at, mistake));
-        self.check_rerun(at, entry.kind);
+        self.check_rerun(at, kind);
         let shared = operator.shared_keys().map(|(column, _)| column);
-        let outputs = output_shapes(entry.kind, &signature, &schemas, shared);
+        let outputs = output_shapes(kind, &signature, &schemas, shared);
         let place = self.nodes.len();
         let ConfigFiles { used: files, paths: file_paths, .. } = decoded.files;
         self.places.insert(step.name.clone(), place);
@@ -265,7 +266,7 @@ impl Checker<'_> {
             tags: step.tags.clone(),
             operator_name: entry.name,
             revision: entry.revision,
-            kind: entry.kind,
+            kind,
             quick: entry.quick,
             operator,
             params: decoded.params,
@@ -421,6 +422,15 @@ impl Checker<'_> {
                 .collect(),
         });
         Some(inputs.collect())
+    }
+
+    /// The kind of the step; none where it does not fill exactly one of the ports that its rows may come from.
+    fn kind(&mut self, at: usize, kind: Kind, schemas: &Inputs) -> Option<Kind> {
+        let found = kind.filled(|port| schemas.ports.contains_key(port));
+        if let (None, Kind::OneOf(ports)) = (found, kind) {
+            self.out.find(at, Finding::Problem(one_of(ports, schemas)));
+        }
+        found
     }
 
     fn files_are_there(&mut self, at: usize, operator: &dyn Operator, inputs: &[NodeInput]) {
@@ -702,7 +712,7 @@ fn output_shapes(
             shapes.insert(String::new(), shape(full, &main.keys));
             planned_error_schema(&signature.carries, input, shared)
         }
-        Kind::Table => fault_schema(),
+        Kind::Table | Kind::OneOf(_) => fault_schema(),
     };
     shapes.insert("errors".to_owned(), shape(errors, &[]));
     shapes

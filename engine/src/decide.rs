@@ -116,7 +116,7 @@ impl<'a> Decider<'a> {
                 let retry = self.engine.options.retry_errors;
                 Some(RowWork::find(node, port, &inputs[port], &operator, store, retry)?)
             }
-            Kind::Table => None,
+            Kind::Table | Kind::OneOf(_) => None,
         };
         let key = recipe::key(&recipe, store.secret());
         Ok(Work { key, recipe, inputs, rows, why, last })

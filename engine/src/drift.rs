@@ -175,7 +175,9 @@ fn both(store: &Store, first: &Digest, second: &Digest) -> Digest {
 /// What is wrong with a `rerun` on an operator of this kind, if something is.
 pub(crate) fn misplaced(kind: Kind) -> Option<&'static str> {
     match kind {
-        Kind::Row(_) => Some("a row operator does only the rows that changed, so there is nothing to accept"),
+        Kind::Row(_) | Kind::OneOf(_) => {
+            Some("a row operator does only the rows that changed, so there is nothing to accept")
+        }
         Kind::Table => None,
     }
 }

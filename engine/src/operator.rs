@@ -23,7 +23,7 @@ use crate::table::Rows;
 pub use config::{ConfigFile, ConfigFiles};
 pub use exchange::{Exchange, Projection, Said, Usage};
 pub(crate) use ports::mistyped_column;
-pub use ports::{FILES, Holds, Input, Inputs, Needed, Port, missing_column};
+pub use ports::{FILES, Holds, Input, Inputs, Needed, Port, missing_column, one_of};
 pub use problem::{FilePlace, Problem, nearest};
 pub use registry::{Entry, NOT_IN_KEY, Registry};
 pub use truth::{Change, Truth, Versions};
@@ -157,8 +157,20 @@ pub trait Operator: Send + Sync {
 pub enum Kind {
     /// Each output row depends on one row of the named port (and on the other ports as a whole).
     Row(&'static str),
+    /// As [`Kind::Row`], of whichever one of these ports a step fills.
+    OneOf(&'static [&'static str]),
     /// Any output row may depend on any input row.
     Table,
+}
+
+impl Kind {
+    /// The kind of a step that fills these ports: never [`Kind::OneOf`], and none where it fills no port of those, or
+    /// several.
+    pub(crate) fn filled(self, is_filled: impl Fn(&str) -> bool) -> Option<Kind> {
+        let Kind::OneOf(ports) = self else { return Some(self) };
+        let mut filled = ports.iter().filter(|port| is_filled(port));
+        filled.next().filter(|_| filled.next().is_none()).map(|port| Kind::Row(port))
+    }
 }
 
 /// What a plan expects pending rows to cost.

@@ -21,6 +21,7 @@ pub mod prompt;
 pub mod pseudonyms;
 pub mod records;
 pub mod reports;
+mod sights;
 pub mod split;
 #[cfg(feature = "sql")]
 pub mod sql;
@@ -56,7 +57,7 @@ pub fn registry() -> Registry {
         Entry::new::<images::scan::ImagesScan>("images.scan", 1, images::scan::KIND),
         Entry::new::<images::prepare::ImagesPrepare>("images.prepare", 1, images::prepare::KIND),
         Entry::new::<split::groups::SplitGroups>("split.groups", 1, Kind::Table).quick(),
-        Entry::new::<train::classifier::TrainClassifier>("train.classifier", 1, Kind::Table),
+        Entry::new::<train::classifier::TrainClassifier>("train.classifier", 2, Kind::Table),
         Entry::new::<predict::Predict>("predict", 1, predict::KIND),
         Entry::new::<embed::images::EmbedImages>("embed.images", 1, embed::images::KIND),
         Entry::new::<eval::classification::EvalClassification>("eval.classification", 1, Kind::Table).quick(),

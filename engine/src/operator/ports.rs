@@ -164,6 +164,17 @@ impl Inputs {
     }
 }
 
+/// The problem of a step that fills none, or several, of ports of which it reads one.
+pub fn one_of(ports: &[&str], inputs: &Inputs) -> Problem {
+    let names = |names: Vec<&str>, word: &str| {
+        names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(word)
+    };
+    let filled: Vec<&str> = ports.iter().copied().filter(|port| inputs.ports.contains_key(*port)).collect();
+    let found = if filled.is_empty() { "neither".to_owned() } else { names(filled, " and ") };
+    Problem::at(["from"], format!("it reads {}, found {found}", names(ports.to_vec(), " or ")))
+        .help("fill one of them")
+}
+
 /// The problem of a port's table that lacks a column.
 pub fn missing_column(port: &str, column: &str, schema: &SchemaRef) -> Problem {
     let names: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::history::History;
 use crate::optimiser::Moments;
 use crate::parameters::{Array, Arrays};
-use crate::train::History;
 use crate::weights::{read_arrays, write_arrays};
 
 /// Everything that the remaining steps of a training depend on, besides its settings and data.
@@ -24,10 +24,12 @@ pub(crate) struct Checkpoint {
     /// Weights and running statistics.
     pub(crate) weights: Arrays,
     pub(crate) moments: BTreeMap<String, Moments>,
+    /// The weights that are the best so far, and how good they are, where weights are chosen.
+    pub(crate) best: Option<(f64, Arrays)>,
 }
 
 impl Checkpoint {
-    /// A safetensors file with the arrays `weight/…`, `first/…` and `second/…`.
+    /// A safetensors file with the arrays `weight/…`, `first/…`, `second/…` and `best/…`.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, Error> {
         let mut arrays = Arrays::new();
         for (name, array) in &self.weights {
@@ -39,9 +41,13 @@ impl Checkpoint {
                 arrays.insert(format!("{kind}/{name}"), array);
             }
         }
+        for (name, array) in self.best.iter().flat_map(|(_, arrays)| arrays) {
+            arrays.insert(format!("best/{name}"), array.clone());
+        }
         let header = Header {
             kind: HEADER_KIND.into(),
             run: self.run.clone(),
+            best: self.best.as_ref().map(|(score, _)| *score),
             step: self.step,
             history: self.history.clone(),
         };
@@ -54,7 +60,7 @@ impl Checkpoint {
         if header.kind != HEADER_KIND {
             return Err(Error::Format(format!("the file is `{}`, expected `{HEADER_KIND}`", header.kind)));
         }
-        let mut parts = [Arrays::new(), Arrays::new(), Arrays::new()];
+        let mut parts: [Arrays; 4] = Default::default();
         for (name, array) in arrays {
             let part = PARTS
                 .iter()
@@ -67,7 +73,7 @@ impl Checkpoint {
             };
             part.insert(name.to_owned(), array);
         }
-        let [weights, first, mut second] = parts;
+        let [weights, first, mut second, best] = parts;
         let mut moments = BTreeMap::new();
         for (name, first) in first {
             let fits = |second: &Array| second.values.len() == first.values.len();
@@ -78,14 +84,15 @@ impl Checkpoint {
             };
             moments.insert(name, Moments { first: first.values, second: second.values });
         }
-        Ok(Self { run: header.run, step: header.step, history: header.history, weights, moments })
+        let best = header.best.map(|score| (score, best));
+        Ok(Self { run: header.run, step: header.step, history: header.history, weights, moments, best })
     }
 }
 
-const HEADER_KIND: &str = "checkpoint/1";
+const HEADER_KIND: &str = "checkpoint/2";
 
 /// Prefixes of the arrays.
-const PARTS: [&str; 3] = ["weight/", "first/", "second/"];
+const PARTS: [&str; 4] = ["weight/", "first/", "second/", "best/"];
 
 #[derive(Serialize, Deserialize)]
 struct Header {
@@ -93,4 +100,5 @@ struct Header {
     run: String,
     step: usize,
     history: History,
+    best: Option<f64>,
 }

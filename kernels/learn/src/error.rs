@@ -26,14 +26,18 @@ pub enum Error {
     NotFinite {
         /// Which quantity, and where.
         what: String,
+        /// The samples of the batch that it was found in; none where it is of no batch.
+        samples: Vec<usize>,
     },
     /// Bytes that are not weights or a checkpoint of this program.
     Format(String),
+    /// A checkpoint that the training cannot go on from: of other settings or data, or of another program.
+    Checkpoint(String),
     /// The observer asked to stop; `checkpoint` goes on at `step`.
     Stopped {
         /// Optimiser steps done.
         step: usize,
-        /// Bytes to hand to `resume` of [`crate::train::train`].
+        /// Bytes to hand to `resume` of a training.
         checkpoint: Vec<u8>,
     },
     /// A failure inside the tensor library.
@@ -43,7 +47,10 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Setting(message) | Self::Data(message) | Self::Format(message) => f.write_str(message),
+            Self::Setting(message)
+            | Self::Data(message)
+            | Self::Format(message)
+            | Self::Checkpoint(message) => f.write_str(message),
             Self::Volume { sample, message } => write!(f, "volume of sample {sample}: {message}"),
             Self::NoGradient { variables } => write!(
                 f,
@@ -51,7 +58,7 @@ impl fmt::Display for Error {
                  check that the volumes are not constant and that the targets have weight",
                 variables.join(", ")
             ),
-            Self::NotFinite { what } => write!(f, "{what} is not a finite number"),
+            Self::NotFinite { what, .. } => write!(f, "{what} is not a finite number"),
             Self::Stopped { step, .. } => {
                 write!(f, "training was stopped after step {step}; resume it from the checkpoint")
             }

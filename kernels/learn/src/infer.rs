@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use crate::batches::check_volume;
+use crate::batches::Voxels;
 use crate::error::Error;
 use crate::loss::sigmoid;
 use crate::network::{Mode, Network};
@@ -18,7 +18,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads weights that [`crate::train::train`] returned.
+    /// Reads weights that [`crate::classifier::train`] returned.
     ///
     /// # Errors
     /// If the bytes are no such weights.
@@ -31,13 +31,13 @@ impl Model {
 
     /// The score of every class, from 0 to 1 (sigmoid), in the order of [`Self::classes`].
     ///
-    /// `hounsfield` holds the volume x fastest and `shape` its size in voxels x, y, z; the view of the weights is
+    /// `voxels` are those of a volume or an image, x fastest, and `shape` its size in voxels x, y, z; the view of the weights is
     /// applied here, with the crop in the centre.
     ///
     /// # Errors
-    /// If the volume does not fit its shape or is smaller than the stem, or if a score is not finite.
-    pub fn predict(&self, hounsfield: &[i16], shape: [usize; 3]) -> Result<Vec<f32>, Error> {
-        let logits = self.network.classify(&self.embedding(hounsfield, shape)?)?;
+    /// If the voxels do not fit its shape or the volume is smaller than the stem, or if a score is not finite.
+    pub fn predict(&self, voxels: &Voxels, shape: [usize; 3]) -> Result<Vec<f32>, Error> {
+        let logits = self.network.classify(&self.embedding(voxels, shape)?)?;
         let logits = finite("a score", logits.flatten_all()?.to_vec1()?)?;
         Ok(logits.into_iter().map(|logit| sigmoid(f64::from(logit)) as f32).collect())
     }
@@ -46,8 +46,8 @@ impl Model {
     ///
     /// # Errors
     /// As for [`Self::predict`].
-    pub fn embed(&self, hounsfield: &[i16], shape: [usize; 3]) -> Result<Vec<f32>, Error> {
-        finite("an embedding value", self.embedding(hounsfield, shape)?.flatten_all()?.to_vec1()?)
+    pub fn embed(&self, voxels: &Voxels, shape: [usize; 3]) -> Result<Vec<f32>, Error> {
+        finite("an embedding value", self.embedding(voxels, shape)?.flatten_all()?.to_vec1()?)
     }
 
     /// Names of the classes, in the order of the scores.
@@ -60,9 +60,9 @@ impl Model {
         &self.view
     }
 
-    fn embedding(&self, hounsfield: &[i16], shape: [usize; 3]) -> Result<Tensor, Error> {
-        check_volume(hounsfield, shape).map_err(Error::Data)?;
-        let (values, [depth, height, width]) = self.view.apply(hounsfield, shape, Crop::Centre);
+    fn embedding(&self, voxels: &Voxels, shape: [usize; 3]) -> Result<Tensor, Error> {
+        voxels.check(shape).map_err(Error::Data)?;
+        let (values, [depth, height, width]) = voxels.seen(&self.view, shape, Crop::Centre);
         let input = Tensor::from_vec(values, (1, 1, depth, height, width), &Device::Cpu)?;
         self.network.embed(&input, Mode::Eval)
     }
@@ -71,6 +71,6 @@ impl Model {
 fn finite(what: &str, values: Vec<f32>) -> Result<Vec<f32>, Error> {
     match values.iter().all(|value| value.is_finite()) {
         true => Ok(values),
-        false => Err(Error::NotFinite { what: what.into() }),
+        false => Err(Error::NotFinite { what: what.into(), samples: Vec::new() }),
     }
 }

@@ -1,8 +1,8 @@
 //! 3D convolution, networks and training on candle, for volumes of Hounsfield units.
 //!
-//! - [`train::train`] fits a multi-label classifier and returns weights that carry their own view,
-//! - [`infer::Model`] scores and embeds volumes with such weights,
-//! - [`view::View`] is the one place where Hounsfield units become network input,
+//! - [`classifier::train`] fits a multi-label classifier and returns weights that carry their own view,
+//! - [`infer::Model`] scores and embeds volumes and images with such weights,
+//! - [`view::View`] is the one place where voxels become network input,
 //! - [`conv`], [`batch_norm`], [`residual`] and [`pool`] are the layers candle lacks or has only slowly,
 //!   each with its own gradient,
 //! - [`transformer`] and [`interpolate`] are those whose form in candle has no gradient, made of operations that do.
@@ -13,8 +13,12 @@
 //! Every layer partitions its work by shape alone and adds in a fixed order, so that results do not depend on
 //! the number of threads. They do depend on the processor: the matrix kernels are chosen at run time.
 
+pub mod augment;
 pub mod batch_norm;
+pub mod batches;
+pub mod classifier;
 pub mod conv;
+pub mod history;
 pub mod infer;
 pub mod interpolate;
 pub mod loss;
@@ -22,14 +26,14 @@ pub mod model;
 pub mod optimiser;
 pub mod pool;
 pub mod residual;
-pub mod train;
+pub mod settings;
 pub mod transformer;
 pub mod view;
 pub mod weights;
 
-mod batches;
 mod checkpoint;
 mod conv_cpu;
+mod course;
 mod densenet;
 mod error;
 #[cfg(test)]
@@ -39,7 +43,6 @@ mod matrix;
 mod network;
 mod parameters;
 mod resnet;
-mod run;
 mod storage;
 mod vision_transformer;
 

@@ -146,6 +146,36 @@ fn update(weights: &mut [f32], gradient: &[f32], moments: &mut Moments, c: Coeff
     });
 }
 
+/// Scales all gradients down so that their common Euclidean norm is at most `largest` (Pascanu et al., 2013,
+/// arXiv:1211.5063, as `torch.nn.utils.clip_grad_norm_`), and returns what it was. The sum is taken in f64, variable
+/// by variable in the order of their names.
+///
+/// # Errors
+/// If the gradients are on a device that fails.
+pub(crate) fn clip_gradients(
+    variables: &BTreeMap<String, Var>,
+    gradients: &mut GradStore,
+    largest: f64,
+) -> Result<f64, Error> {
+    let mut sum = 0.0;
+    for gradient in variables.values().filter_map(|var| gradients.get(var)) {
+        let values: Vec<f32> = gradient.flatten_all()?.to_vec1()?;
+        sum += values.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>();
+    }
+    let norm = sum.sqrt();
+    // The small addend is PyTorch's.
+    let factor = largest / (norm + 1e-6);
+    if factor < 1.0 {
+        for var in variables.values() {
+            if let Some(gradient) = gradients.get(var) {
+                let scaled = (gradient * factor)?;
+                gradients.insert(var, scaled);
+            }
+        }
+    }
+    Ok(norm)
+}
+
 /// The learning rate at step `step` (from 0) of `steps`: linear from `lr / warmup_steps` to `lr`, then half a cosine
 /// to [`FINAL_LR`] (Loshchilov and Hutter, 2017, arXiv:1608.03983, without restarts).
 pub fn cosine_lr(lr: f64, step: usize, steps: usize, warmup_steps: usize) -> f64 {

@@ -53,6 +53,27 @@ pub(crate) struct Parameters {
 }
 
 impl Parameters {
+    /// Gives every variable its value from `arrays`.
+    ///
+    /// # Errors
+    /// If they are those of another network.
+    pub(crate) fn set(&self, mut arrays: Arrays) -> Result<(), Error> {
+        for (name, var) in self.trainable.iter().chain(&self.buffers) {
+            let shape = var.dims();
+            let Some(array) = arrays.remove(name).filter(|array| array.shape == shape) else {
+                return Err(Error::Format(format!("the weights lack `{name}`, expected shape {shape:?}")));
+            };
+            var.set(&Tensor::from_vec(array.values, shape, var.device())?)?;
+        }
+        match arrays.keys().next() {
+            Some(name) => Err(Error::Format(format!(
+                "the weights hold {} arrays that the model lacks, first `{name}`",
+                arrays.len()
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// A copy of all values.
     pub(crate) fn arrays(&self) -> Result<Arrays, Error> {
         let all = self.trainable.iter().chain(&self.buffers);

@@ -1,22 +1,23 @@
-//! From Hounsfield units to network input: canvas, crop, window, scale.
+//! From voxels to network input: canvas, crop, window, scale.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
-/// How a volume is shown to a network. Cheap to change and never baked into stored volumes; it travels in the weights.
+/// How a volume or an image is shown to a network. Cheap to change and never baked into stored volumes; it travels in
+/// the weights.
 ///
 /// The steps are: pad or crop about the centre to `canvas`, crop, clip to the window, scale linearly. Sizes are in
-/// voxels along x, y, z.
+/// voxels along x, y, z; an image has one slice. Values are Hounsfield units, or grey values from 0 (black) to 65535.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct View {
-    /// Lowest and highest Hounsfield units; values outside are clipped.
-    pub window_hu: [f32; 2],
+    /// Lowest and highest value; those outside are clipped.
+    pub window: [f32; 2],
     /// What the two ends of the window become.
     pub scale: [f32; 2],
-    /// Hounsfield units outside the volume.
-    pub pad_hu: f32,
+    /// The value outside the volume or image.
+    pub pad: f32,
     /// Size to pad or crop to about the centre; none keeps the volume's own.
     pub canvas: Option<[usize; 3]>,
     /// Size of the crop out of the canvas; none takes all of it.
@@ -26,7 +27,7 @@ pub struct View {
 impl Default for View {
     /// Window -1000 to 200 HU onto -1 to 1, padded with air, without canvas or crop.
     fn default() -> Self {
-        Self { window_hu: [-1000.0, 200.0], scale: [-1.0, 1.0], pad_hu: -1000.0, canvas: None, crop: None }
+        Self { window: [-1000.0, 200.0], scale: [-1.0, 1.0], pad: -1000.0, canvas: None, crop: None }
     }
 }
 
@@ -43,23 +44,28 @@ pub enum Crop {
 impl View {
     /// Network input from a volume: values `(D, H, W)` with D, H, W = z, y, x, and their shape.
     ///
-    /// `hounsfield` holds the volume x fastest and `shape` its size in voxels x, y, z. Where volume and canvas, or
+    /// `voxels` holds the volume x fastest and `shape` its size in voxels x, y, z. Where volume and canvas, or
     /// canvas and crop, differ by an odd number, the odd voxel is lost or added at the high end. What lies outside
-    /// the volume is `pad_hu`, which is clipped and scaled like every other value. With the window `[l, h]` and the
+    /// the volume is `pad`, which is clipped and scaled like every other value. With the window `[l, h]` and the
     /// scale `[a, b]` a value v becomes `a + (clip(v, l, h) - l) (b - a) / (h - l)`.
     ///
     /// # Panics
-    /// If `hounsfield` does not hold the number of voxels that `shape` says.
-    pub fn apply(&self, hounsfield: &[i16], shape: [usize; 3], crop: Crop) -> (Vec<f32>, [usize; 3]) {
+    /// If `voxels` does not hold the number of voxels that `shape` says.
+    pub fn apply<T: Copy + Into<f32>>(
+        &self,
+        voxels: &[T],
+        shape: [usize; 3],
+        crop: Crop,
+    ) -> (Vec<f32>, [usize; 3]) {
         let [width, height, depth] = shape;
         assert_eq!(
-            hounsfield.len(),
+            voxels.len(),
             width * height * depth,
             "the number of voxels differs from the shape {shape:?}"
         );
         let size = self.crop_size(shape);
         let start: [isize; 3] = std::array::from_fn(|axis| self.start(axis, shape[axis], size[axis], crop));
-        let mut values = vec![self.scaled(self.pad_hu); size.iter().product()];
+        let mut values = vec![self.scaled(self.pad); size.iter().product()];
         let x = overlap(start[0], size[0], width);
         if !x.is_empty() {
             for (line, values) in values.chunks_exact_mut(size[0]).enumerate() {
@@ -67,10 +73,10 @@ impl View {
                 let (Some(y), Some(z)) = (inside(start[1], y, height), inside(start[2], z, depth)) else {
                     continue;
                 };
-                let line = &hounsfield[(z * height + y) * width..][..width];
+                let line = &voxels[(z * height + y) * width..][..width];
                 let source = &line[(start[0] + x.start as isize) as usize..][..x.len()];
-                for (value, &hounsfield) in values[x.clone()].iter_mut().zip(source) {
-                    *value = self.scaled(f32::from(hounsfield));
+                for (value, &voxel) in values[x.clone()].iter_mut().zip(source) {
+                    *value = self.scaled(voxel.into());
                 }
             }
         }
@@ -82,12 +88,12 @@ impl View {
     /// # Errors
     /// If the window is empty, a number is not finite, a size is zero, or the crop is larger than the canvas.
     pub fn check(&self) -> Result<(), Error> {
-        let [low, high] = self.window_hu;
-        let numbers = [low, high, self.scale[0], self.scale[1], self.pad_hu];
+        let [low, high] = self.window;
+        let numbers = [low, high, self.scale[0], self.scale[1], self.pad];
         let problem = if !numbers.iter().all(|number| number.is_finite()) {
             format!("the view has {numbers:?} for window, scale and padding, expected finite numbers")
         } else if low >= high {
-            format!("the window is {low} to {high} HU, expected the lower end first")
+            format!("the window is {low} to {high}, expected the lower end first")
         } else if self.scale[0] == self.scale[1] {
             format!("the scale is {} at both ends, expected two values", self.scale[0])
         } else if self.canvas.iter().chain(&self.crop).flatten().any(|&size| size == 0) {
@@ -122,9 +128,14 @@ impl View {
         centred(volume, canvas) + in_canvas
     }
 
-    fn scaled(&self, hounsfield: f32) -> f32 {
-        let ([low, high], [from, to]) = (self.window_hu, self.scale);
-        from + (hounsfield.clamp(low, high) - low) * ((to - from) / (high - low))
+    /// What the network sees outside the volume.
+    pub(crate) fn outside(&self) -> f32 {
+        self.scaled(self.pad)
+    }
+
+    fn scaled(&self, value: f32) -> f32 {
+        let ([low, high], [from, to]) = (self.window, self.scale);
+        from + (value.clamp(low, high) - low) * ((to - from) / (high - low))
     }
 }
 
@@ -156,19 +167,13 @@ mod tests {
     }
 
     fn identity() -> View {
-        View {
-            window_hu: [-2000.0, 2000.0],
-            scale: [-2000.0, 2000.0],
-            pad_hu: -1.0,
-            canvas: None,
-            crop: None,
-        }
+        View { window: [-2000.0, 2000.0], scale: [-2000.0, 2000.0], pad: -1.0, canvas: None, crop: None }
     }
 
     #[test]
     fn window_and_scale() {
         let view = View::default();
-        let (values, shape) = view.apply(&[-2000, -1000, -400, 200, 3000], [5, 1, 1], Crop::Centre);
+        let (values, shape) = view.apply(&[-2000i16, -1000, -400, 200, 3000], [5, 1, 1], Crop::Centre);
         // (hu + 400) / 600 within the window -1000 to 200, the form published for chest CT.
         assert_eq!(values, [-1.0, -1.0, 0.0, 1.0, 1.0]);
         assert_eq!(shape, [1, 1, 5]);
@@ -210,15 +215,15 @@ mod tests {
         let check = |view: View| view.check().unwrap_err().to_string();
         assert!(View::default().check().is_ok());
         assert_eq!(
-            check(View { window_hu: [200.0, -1000.0], ..View::default() }),
-            "the window is 200 to -1000 HU, expected the lower end first"
+            check(View { window: [200.0, -1000.0], ..View::default() }),
+            "the window is 200 to -1000, expected the lower end first"
         );
         assert_eq!(
             check(View { canvas: Some([8, 8, 8]), crop: Some([8, 9, 8]), ..View::default() }),
             "the crop [8, 9, 8] is larger than the canvas [8, 8, 8], expected it to fit inside"
         );
         assert!(check(View { crop: Some([0, 1, 1]), ..View::default() }).contains("above zero"));
-        assert!(check(View { pad_hu: f32::NAN, ..View::default() }).contains("finite"));
+        assert!(check(View { pad: f32::NAN, ..View::default() }).contains("finite"));
         assert!(check(View { scale: [1.0, 1.0], ..View::default() }).contains("two values"));
     }
 }

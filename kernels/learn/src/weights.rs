@@ -52,7 +52,7 @@ impl Weights {
     }
 }
 
-const HEADER_KIND: &str = "weights/1";
+const HEADER_KIND: &str = "weights/2";
 
 #[derive(Serialize, Deserialize)]
 struct Header {

@@ -1,37 +1,52 @@
-//! `train.classifier`: a network that tells findings from volumes.
+//! `train.classifier`: a network that tells findings from volumes or images.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use argent_engine::joining::{Index, UNMATCHED, account, texts};
 use argent_engine::operator::nearest;
 use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, Signature, column};
-use argent_imaging::side_file;
+use argent_learn::classifier::{self, ClassifierConfig, ClassifierData, Sampling, balanced_positive_weight};
+use argent_learn::history::Part;
 use argent_learn::model::ModelKind;
-use argent_learn::train::{History, Part, Progress, TrainConfig, TrainData, train};
-use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use argent_learn::settings::{Select, Settings};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::Float64Type;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::sights::{self, Sight};
+use crate::train::augment::Augment;
+use crate::train::course::{self, history_columns, history_fields};
 use crate::train::view::View;
 
-/// Trains a network on volumes and label targets, on the training part, and watches the validation part.
+/// Trains a network on volumes or images and label targets, on the training part, and watches the validation part. A
+/// training that is interrupted or killed goes on from its last checkpoint, and ends with the same weights.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainClassifier {
-    /// The network: `resnet3d-18` (33 million parameters) or `resnet3d-tiny`.
+    /// The network. Of volumes: `resnet3d-18` (33 million parameters), `densenet3d-121`, `vit3d-b16`. Of images:
+    /// `resnet18`, `resnet50`, `densenet121`, `vit-b16`. Small ones for trying: `resnet3d-tiny` and `resnet-tiny`,
+    /// `densenet3d-tiny` and `densenet-tiny`, `vit3d-tiny` and `vit-tiny`.
     pub model: String,
-    /// How often each training volume is seen.
+    /// How often each training sample is seen.
     #[schemars(range(min = 1))]
     pub epochs: usize,
-    /// Volumes per step.
+    /// Steps after which the training ends in any case.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub steps: Option<usize>,
+    /// Samples per step.
     #[serde(default = "batch")]
     #[schemars(range(min = 1))]
     pub batch: usize,
+    /// Samples that go through the network at once, where memory does not hold a batch; their gradients are added up.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub micro_batch: Option<usize>,
     /// The highest learning rate; it falls along a cosine to 1e-6.
     #[serde(default = "lr")]
     pub lr: f64,
@@ -41,33 +56,76 @@ pub struct TrainClassifier {
     /// Steps over which the learning rate rises to `lr`.
     #[serde(default)]
     pub warmup_steps: usize,
-    /// Axes along which training volumes are mirrored at random; only where a mirrored body means the same.
+    /// The largest norm of a step's gradient; a longer one is scaled down.
     #[serde(default)]
-    pub flip: BTreeSet<Axis>,
-    /// The seed of the initial weights, the order, the crops and the mirroring.
+    #[schemars(extend("exclusiveMinimum" = 0.0))]
+    pub clip_norm: Option<f64>,
+    /// What a positive target counts against a negative one: `none`, as much; `balanced`, as many times as much as there
+    /// are more negatives of its finding in the training part.
+    #[serde(default)]
+    pub positive_weight: PositiveWeight,
+    /// In which proportion samples are drawn: `natural`, each once an epoch; `balanced`, with both kinds of targets of
+    /// each finding as often.
+    #[serde(default)]
+    pub sampling: SamplingName,
+    /// Which weights are the result: those after the `last` step, or of the epoch with the `lowest_loss` or the
+    /// `highest_mcc` on the validation part.
+    #[serde(default)]
+    pub select: SelectName,
+    /// How training samples are varied.
+    #[serde(default)]
+    pub augment: Augment,
+    /// The seed of the initial weights, the order, and all that augmentation draws.
     #[serde(default)]
     pub seed: u64,
-    /// How the network sees a volume.
+    /// How the network sees a volume or an image.
     pub view: View,
     /// The parts that it is trained on and watched on.
     #[serde(default)]
     pub parts: Parts,
+    /// Seconds between two checkpoints in the store.
+    #[serde(default = "checkpoint_seconds")]
+    #[schemars(range(min = 0.0), extend("x-not-in-key" = "a training that went on from a checkpoint has the same weights"))]
+    pub checkpoint_seconds: f64,
     /// The share of volumes that may lack labels or a part before the step fails.
     #[serde(default = "unmatched")]
     #[schemars(range(min = 0.0, max = 1.0), extend("x-not-in-key" = "it decides whether there is a result, not which"))]
     pub unmatched: f64,
 }
 
-/// An axis of the grid that volumes lie on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+/// What a positive target counts against a negative one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Axis {
-    /// The first axis: right to left, or left to right.
-    X,
-    /// The second axis: front to back, or back to front.
-    Y,
-    /// The third axis: feet to head, or head to feet.
-    Z,
+pub enum PositiveWeight {
+    /// As much.
+    #[default]
+    None,
+    /// Negatives over positives of its finding in the training part.
+    Balanced,
+}
+
+/// In which proportion samples are drawn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SamplingName {
+    /// Each once an epoch.
+    #[default]
+    Natural,
+    /// A finding at random, then one of its kinds of targets, then a sample of that kind.
+    Balanced,
+}
+
+/// Which weights are the result.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SelectName {
+    /// Those after the last step.
+    #[default]
+    Last,
+    /// Those with the lowest validation loss.
+    LowestLoss,
+    /// Those with the highest Matthews correlation on the validation part.
+    HighestMcc,
 }
 
 /// The names of the parts that training uses.
@@ -98,29 +156,29 @@ fn weight_decay() -> f64 {
     1e-4
 }
 
+fn checkpoint_seconds() -> f64 {
+    60.0
+}
+
 fn unmatched() -> f64 {
     UNMATCHED
 }
 
-/// Volumes, labels and parts, joined.
+/// Volumes or images, labels and parts, joined.
 struct Cohort {
     /// Digests of the side files.
-    voxels: Vec<String>,
+    files: Vec<String>,
     parts: Vec<Part>,
     findings: Vec<String>,
-    /// By volume, then finding.
+    /// By sample, then finding.
     targets: Vec<f32>,
     weights: Vec<f32>,
 }
 
 impl Operator for TrainClassifier {
     fn ports(&self) -> Vec<Port> {
-        vec![
-            Port::new(
-                "volumes",
-                "Volumes on one grid, as `volumes.resample` makes them.",
-                &[Needed::text("id"), Needed::files("voxels"), Needed::lists("spacing_mm")],
-            ),
+        let mut ports = sights::ports();
+        ports.extend([
             Port::new(
                 "labels",
                 "Targets and weights, as `label.policy` makes them.",
@@ -136,21 +194,20 @@ impl Operator for TrainClassifier {
                 "Parts, as `split.groups` makes them.",
                 &[Needed::text("id"), Needed::text("part")],
             ),
-        ]
+        ]);
+        ports
     }
 
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
-        let mut problems = self.view.problems();
-        if self.model.parse::<ModelKind>().is_err() {
-            let problem = Problem::at(["with", "model"], format!("there is no model `{}`", self.model));
-            let names = ModelKind::ALL.map(ModelKind::name);
-            problems.push(problem.help(nearest(&self.model, &names, "models")));
-        }
+        let sight = Sight::of(inputs).map_err(|problem| vec![problem])?;
+        let mut problems = self.view.problems(sight);
+        problems.extend(self.augment.problems(sight));
+        problems.extend(model_problem(&self.model, sight));
         let (labels_on, split_on) = (&inputs.port("labels").on, &inputs.port("split").on);
         for (port, on) in [("labels", labels_on), ("split", split_on)] {
             problems.extend(
                 inputs
-                    .missing("volumes", &[on.as_str()])
+                    .missing(sight.port(), &[on.as_str()])
                     .into_iter()
                     .map(|p| Problem { path: vec!["match".into(), port.into()], ..p }),
             );
@@ -160,96 +217,134 @@ impl Operator for TrainClassifier {
         }
         let weights =
             column::schema([column::text("model"), column::file("weights"), column::text("findings")]);
-        let history = column::schema([
-            column::whole("epoch"),
-            column::whole("step"),
-            column::number("lr"),
-            column::number("train_loss"),
-            column::number("val_loss"),
-        ]);
-        let volumes: BTreeSet<&str> =
-            ["id", "voxels", "spacing_mm", labels_on, split_on].into_iter().collect();
+        let mut seen: BTreeSet<&str> = ["id", sight.column(), labels_on, split_on].into_iter().collect();
+        let schema = &inputs.port(sight.port()).schema;
+        let has = |name: &&str| schema.field_with_name(name).is_ok();
+        seen.extend(["spacing_mm", PATIENT].into_iter().filter(has));
         Ok(Signature::new(weights, &["model"])
-            .output("history", history, &["epoch", "step"])
-            .reads("volumes", volumes)
+            .output("history", column::schema(history_fields()), &["epoch", "step"])
+            .reads(sight.port(), seen)
             .reads("labels", BTreeSet::from([labels_on.as_str(), "finding", "target", "weight"]))
             .reads("split", BTreeSet::from([split_on.as_str(), "part"])))
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
-        let cohort = self.cohort(io)?;
+        let sight = Sight::filled(|port| io.has_input(port));
+        let cohort = self.cohort(io, sight)?;
         self.check(&cohort)?;
         let find = io.side_finder();
-        let paths: Vec<PathBuf> = cohort.voxels.iter().map(|d| find(d)).collect::<anyhow::Result<_>>()?;
+        let paths: Vec<PathBuf> = cohort.files.iter().map(|d| find(d)).collect::<anyhow::Result<_>>()?;
         let load = move |place: usize| {
-            let bytes = std::fs::read(&paths[place])
-                .map_err(|e| format!("a volume's side file does not read: {e}"))?;
-            let volume = side_file::decode(&bytes).map_err(|e| e.to_string())?;
-            Ok((volume.hounsfield, volume.geometry.shape))
+            let bytes = std::fs::read(&paths[place]).map_err(|e| format!("it does not read: {e}"))?;
+            sight.decode(&bytes)
         };
-        let data = TrainData {
+        let data = ClassifierData {
             parts: cohort.parts,
             targets: cohort.targets,
             weights: cohort.weights,
             load: Box::new(load),
         };
-        let config = self.config(cohort.findings.clone())?;
-        let trained = train(&config, &data, None, &mut |progress| {
-            if let Progress::Step { record, steps } = &progress {
-                io.progress(record.step as u64, *steps as u64, format!("loss {:.3}", record.loss));
-            }
-            if io.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        let config = self.config(cohort.findings, sight, &data)?;
+        let every = Duration::from_secs_f64(self.checkpoint_seconds);
+        let trained = course::train(io, every, &cohort.files, |resume, observer| {
+            classifier::train(&config, &data, resume, observer)
         })?;
+        if trained.without_weight > 0 {
+            let count = trained.without_weight;
+            io.warn(format!("{count} of the samples have no target with weight and were left out"));
+        }
         let digest = io.keep(&trained.weights)?;
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from(vec![self.model.as_str()])),
             Arc::new(StringArray::from(vec![digest.to_string()])),
-            Arc::new(StringArray::from(vec![cohort.findings.join(",")])),
+            Arc::new(StringArray::from(vec![config.classes.join(",")])),
         ];
         io.emit("", RecordBatch::try_new(io.schema("")?, columns)?)?;
-        let history = history_columns(&trained.history);
-        io.emit("history", RecordBatch::try_new(io.schema("history")?, history)?)
+        io.emit("history", RecordBatch::try_new(io.schema("history")?, history_columns(&trained.history))?)
+    }
+}
+
+/// The id column by which a leak is seen, where the samples have it.
+const PATIENT: &str = "patient";
+
+/// What is wrong with the name of a network, if anything.
+pub(crate) fn model_problem(name: &str, sight: Sight) -> Option<Problem> {
+    let fitting = ModelKind::ALL.into_iter().filter(|model| sight.fits(*model));
+    let names: Vec<&str> = fitting.map(ModelKind::name).collect();
+    let at = |message: String| Problem::at(["with", "model"], message);
+    match name.parse::<ModelKind>() {
+        Ok(model) if sight.fits(model) => None,
+        Ok(_) => {
+            let problem = at(format!("`{name}` does not look at {}", sight.port()));
+            Some(problem.help(format!("networks that do: {}", names.join(", "))))
+        }
+        Err(_) => Some(at(format!("there is no model `{name}`")).help(nearest(name, &names, "models"))),
     }
 }
 
 impl TrainClassifier {
-    fn config(&self, classes: Vec<String>) -> anyhow::Result<TrainConfig> {
-        Ok(TrainConfig {
+    fn config(
+        &self,
+        classes: Vec<String>,
+        sight: Sight,
+        data: &ClassifierData,
+    ) -> anyhow::Result<ClassifierConfig> {
+        let positive_weight = match self.positive_weight {
+            PositiveWeight::None => Vec::new(),
+            PositiveWeight::Balanced => balanced_positive_weight(data, &classes)?,
+        };
+        Ok(ClassifierConfig {
             model: self.model.parse()?,
             classes,
-            epochs: self.epochs,
-            batch: self.batch,
-            lr: self.lr,
-            weight_decay: self.weight_decay,
-            seed: self.seed,
-            view: self.view.kernel(),
-            warmup_steps: self.warmup_steps,
-            flip: [Axis::X, Axis::Y, Axis::Z].map(|axis| self.flip.contains(&axis)),
-            ..TrainConfig::default()
+            positive_weight,
+            sampling: match self.sampling {
+                SamplingName::Natural => Sampling::Natural,
+                SamplingName::Balanced => Sampling::Balanced,
+            },
+            settings: Settings {
+                epochs: self.epochs,
+                steps: self.steps,
+                batch: self.batch,
+                micro_batch: self.micro_batch,
+                lr: self.lr,
+                weight_decay: self.weight_decay,
+                warmup_steps: self.warmup_steps,
+                clip_norm: self.clip_norm,
+                seed: self.seed,
+                view: self.view.kernel(sight),
+                augment: self.augment.kernel(),
+                select: match self.select {
+                    SelectName::Last => Select::Last,
+                    SelectName::LowestLoss => Select::LowestLoss,
+                    SelectName::HighestMcc => Select::HighestMcc,
+                },
+            },
         })
     }
 
-    /// Joins volumes, labels and parts; volumes of other parts are left out.
-    fn cohort(&self, io: &mut Io) -> anyhow::Result<Cohort> {
-        let (volumes, labels, split) =
-            (io.input("volumes")?.clone(), io.input("labels")?.clone(), io.input("split")?.clone());
+    /// Joins samples, labels and parts; samples of other parts are left out.
+    fn cohort(&self, io: &mut Io, sight: Sight) -> anyhow::Result<Cohort> {
+        let port = sight.port();
+        let (samples, labels, split) =
+            (io.input(port)?.clone(), io.input("labels")?.clone(), io.input("split")?.clone());
         let (labels_on, split_on) = (io.on("labels").to_owned(), io.on("split").to_owned());
-        check_one_grid(&volumes)?;
+        check_one_grid(&samples)?;
         let findings: BTreeSet<&str> = texts(&labels, "finding")?.iter().flatten().collect();
         let findings: Vec<String> = findings.into_iter().map(str::to_owned).collect();
         let targets = targets_by_id(io, &labels, &labels_on, &findings)?;
         let parts = part_by_id(&split, &split_on)?;
-        let (ids, voxels) = (texts(&volumes, "id")?, texts(&volumes, "voxels")?);
-        let (by_labels, by_split) = (texts(&volumes, &labels_on)?, texts(&volumes, &split_on)?);
+        check_leak(&samples, &split_on, &parts)?;
+        let (ids, files) = (texts(&samples, "id")?, sight.files(&samples)?);
+        let (by_labels, by_split) = (texts(&samples, &labels_on)?, texts(&samples, &split_on)?);
         let mut cohort = Cohort {
-            voxels: Vec::new(),
+            files: Vec::new(),
             parts: Vec::new(),
             findings,
             targets: Vec::new(),
             weights: Vec::new(),
         };
         let (mut without_part, mut without_labels) = (Vec::new(), Vec::new());
-        for row in 0..volumes.num_rows() {
+        for row in 0..samples.num_rows() {
             let Some(part) = parts.get(by_split.value(row)) else {
                 without_part.push(ids.value(row).to_owned());
                 continue;
@@ -263,14 +358,14 @@ impl TrainClassifier {
                 without_labels.push(ids.value(row).to_owned());
                 continue;
             };
-            cohort.voxels.push(voxels.value(row).to_owned());
+            cohort.files.push(files.value(row).to_owned());
             cohort.parts.push(part);
-            cohort.targets.extend(found.iter().map(|t| t.unwrap_or(0.0)));
-            cohort.weights.extend(found.iter().map(|t| if t.is_some() { 1.0 } else { 0.0 }));
+            cohort.targets.extend(found.iter().map(|t| t.map_or(0.0, |[target, _]| target)));
+            cohort.weights.extend(found.iter().map(|t| t.map_or(0.0, |[_, weight]| weight)));
         }
-        let candidates = cohort.voxels.len() + without_labels.len();
-        account(io, "volumes", "split", volumes.num_rows(), &without_part, self.unmatched)?;
-        account(io, "volumes", "labels", candidates, &without_labels, self.unmatched)?;
+        let candidates = cohort.files.len() + without_labels.len();
+        account(io, port, "split", samples.num_rows(), &without_part, self.unmatched)?;
+        account(io, port, "labels", candidates, &without_labels, self.unmatched)?;
         Ok(cohort)
     }
 
@@ -295,29 +390,13 @@ impl TrainClassifier {
     }
 }
 
-/// A row per step; the validation loss of an epoch stands in its last step.
-fn history_columns(history: &History) -> Vec<ArrayRef> {
-    let steps = &history.steps;
-    let last = |place: usize| steps.get(place + 1).is_none_or(|next| next.epoch != steps[place].epoch);
-    let val_loss = steps.iter().enumerate().map(|(place, step)| {
-        let epoch = history.epochs.iter().find(|e| e.epoch == step.epoch).filter(|_| last(place))?;
-        epoch.validation_loss
-    });
-    vec![
-        Arc::new(Int64Array::from_iter_values(steps.iter().map(|s| s.epoch as i64))),
-        Arc::new(Int64Array::from_iter_values(steps.iter().map(|s| s.step as i64))),
-        Arc::new(Float64Array::from_iter_values(steps.iter().map(|s| s.lr))),
-        Arc::new(Float64Array::from_iter_values(steps.iter().map(|s| s.loss))),
-        Arc::new(val_loss.collect::<Float64Array>()),
-    ]
-}
-
 /// Volumes of different spacing must not be mixed: a network sees voxels, not millimetres.
 fn check_one_grid(volumes: &RecordBatch) -> anyhow::Result<()> {
-    let column = volumes.column_by_name("spacing_mm").context("volumes have a spacing")?;
+    // Images may have none: their size is all that a network sees.
+    let Some(column) = volumes.column_by_name("spacing_mm") else { return Ok(()) };
     let lists = column.as_list_opt::<i32>().context("a spacing is a list of numbers")?;
     let mut first: Option<Vec<f64>> = None;
-    for row in 0..lists.len() {
+    for row in (0..lists.len()).filter(|row| lists.is_valid(*row)) {
         let spacing: Vec<f64> = lists.value(row).as_primitive::<Float64Type>().values().to_vec();
         let grid = first.get_or_insert_with(|| spacing.clone());
         let same = grid.len() == spacing.len()
@@ -327,13 +406,38 @@ fn check_one_grid(volumes: &RecordBatch) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A patient whose samples lie in different parts would be learned by heart and then asked for.
+fn check_leak(samples: &RecordBatch, split_on: &str, parts: &HashMap<String, String>) -> anyhow::Result<()> {
+    if samples.column_by_name(PATIENT).is_none() {
+        return Ok(());
+    }
+    let (patients, by_split) = (texts(samples, PATIENT)?, texts(samples, split_on)?);
+    let mut of_patient: HashMap<&str, BTreeSet<&str>> = HashMap::new();
+    for row in (0..samples.num_rows()).filter(|row| patients.is_valid(*row)) {
+        if let Some(part) = parts.get(by_split.value(row)) {
+            of_patient.entry(patients.value(row)).or_default().insert(part);
+        }
+    }
+    let leaks = of_patient.values().filter(|parts| parts.len() > 1).count();
+    ensure!(
+        leaks == 0,
+        "{leaks} of {} patients have samples in more than one part: what is learned of a patient would be measured on \
+         the same patient; split by patient, and `match: {{ split: patient }}`",
+        of_patient.len()
+    );
+    Ok(())
+}
+
+/// A target and its weight, where it is known.
+type Known = Option<[f32; 2]>;
+
 /// By id: a target for each finding. Rows of one id that disagree are faults, and their target is masked.
 fn targets_by_id(
     io: &mut Io,
     labels: &RecordBatch,
     on: &str,
     findings: &[String],
-) -> anyhow::Result<HashMap<String, Vec<Option<f32>>>> {
+) -> anyhow::Result<HashMap<String, Vec<Known>>> {
     let place: BTreeMap<&str, usize> = findings.iter().enumerate().map(|(i, f)| (f.as_str(), i)).collect();
     let index = Index::new(labels, on)?;
     let (ids, names) = (texts(labels, on)?, texts(labels, "finding")?);
@@ -347,13 +451,13 @@ fn targets_by_id(
     let (target, weight) = (number("target")?, number("weight")?);
     let known = |row: usize| {
         (target.is_valid(row) && weight.is_valid(row) && weight.value(row) > 0.0)
-            .then(|| target.value(row) as f32)
+            .then(|| [target.value(row) as f32, weight.value(row) as f32])
     };
     let mut all = HashMap::new();
     let distinct: BTreeSet<&str> = ids.iter().flatten().collect();
     for id in distinct {
-        let mut targets: Vec<Option<f32>> = vec![None; findings.len()];
-        let mut seen: Vec<Option<Option<f32>>> = vec![None; findings.len()];
+        let mut targets: Vec<Known> = vec![None; findings.len()];
+        let mut seen: Vec<Option<Known>> = vec![None; findings.len()];
         for row in index.get(id) {
             let class = place[names.value(*row)];
             match seen[class] {

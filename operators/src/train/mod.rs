@@ -1,4 +1,6 @@
-//! Operators that train.
+//! Training of networks.
 
+pub mod augment;
 pub mod classifier;
+mod course;
 pub mod view;

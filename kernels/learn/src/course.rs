@@ -1,0 +1,316 @@
+//! The course of a training: steps, validations, checkpoints and the choice of weights, whatever is learned.
+
+use std::collections::HashMap;
+use std::sync::mpsc::sync_channel;
+use std::time::Instant;
+
+use candle_core::Tensor;
+use candle_core::backprop::GradStore;
+
+use crate::batches::{Batch, LoadVoxels, Plan, Purpose, prepare_ahead};
+use crate::checkpoint::Checkpoint;
+use crate::error::Error;
+use crate::history::{Answer, EpochRecord, History, Observer, Progress, StepRecord};
+use crate::optimiser::{AdamW, clip_gradients, cosine_lr};
+use crate::parameters::{Arrays, Parameters};
+use crate::settings::{Select, Settings};
+
+/// What is trained: a network with its loss.
+pub(crate) trait Learner {
+    /// All variables.
+    fn parameters(&self) -> &Parameters;
+
+    /// The loss of a training batch, in nats, and its gradient by variable. Running statistics move.
+    fn gradients(&mut self, batch: &Batch) -> Result<(f64, GradStore), Error>;
+
+    /// Takes a validation batch in.
+    fn validate(&mut self, batch: &Batch) -> Result<(), Error>;
+
+    /// What came of the validation batches since the last call.
+    fn validated(&mut self) -> Validation;
+}
+
+/// What came of the validation part after an epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Validation {
+    /// In nats; none where there is nothing to validate on.
+    pub(crate) loss: Option<f64>,
+    /// The higher, the better; none where the part does not define it.
+    pub(crate) mcc: Option<f64>,
+}
+
+/// The result of a course.
+pub(crate) struct Finished {
+    pub(crate) arrays: Arrays,
+    pub(crate) history: History,
+}
+
+/// Trains to the end, or until the observer stops it.
+///
+/// `digest` stands for everything that the result depends on; a checkpoint only goes on with the same one.
+pub(crate) fn train(
+    settings: &Settings,
+    plan: &Plan,
+    load: &LoadVoxels,
+    learner: &mut dyn Learner,
+    digest: &str,
+    resume: Option<Checkpoint>,
+    observer: &mut Observer,
+) -> Result<Finished, Error> {
+    let mut course = Course::start(settings, plan, learner, digest, resume)?;
+    std::thread::scope(|scope| {
+        let (sender, receiver) = sync_channel(BATCHES_AHEAD);
+        let epoch = course.history.epochs.len();
+        let jobs = plan.jobs(epoch, course.optimiser.step - epoch * plan.steps_per_epoch());
+        scope.spawn(|| prepare_ahead(jobs, settings, load, sender));
+        for batch in receiver {
+            course.batch(&batch?, observer)?;
+        }
+        course.finish()
+    })
+}
+
+/// Batches that wait for the step; each is as large as the network's input.
+const BATCHES_AHEAD: usize = 2;
+
+/// Reads a checkpoint and holds it against what is to be trained.
+pub(crate) fn resumed(bytes: Option<&[u8]>, digest: &str) -> Result<Option<Checkpoint>, Error> {
+    let Some(bytes) = bytes else { return Ok(None) };
+    let checkpoint = Checkpoint::from_bytes(bytes).map_err(|error| Error::Checkpoint(error.to_string()))?;
+    match checkpoint.run == digest {
+        true => Ok(Some(checkpoint)),
+        false => Err(Error::Checkpoint(
+            "the checkpoint is of other settings, targets or parts, expected the same".into(),
+        )),
+    }
+}
+
+/// A training under way.
+struct Course<'a> {
+    settings: &'a Settings,
+    plan: &'a Plan,
+    learner: &'a mut dyn Learner,
+    digest: &'a str,
+    optimiser: AdamW,
+    history: History,
+    /// The weights that are the best so far, and how good they are.
+    best: Option<(f64, Arrays)>,
+    /// Whether every variable was seen to get a gradient, in this process.
+    gradients_checked: bool,
+    validated: usize,
+    /// When the last batch was done.
+    clock: Instant,
+    validation_seconds: f64,
+}
+
+impl<'a> Course<'a> {
+    fn start(
+        settings: &'a Settings,
+        plan: &'a Plan,
+        learner: &'a mut dyn Learner,
+        digest: &'a str,
+        resume: Option<Checkpoint>,
+    ) -> Result<Self, Error> {
+        let mut optimiser = AdamW::new(&learner.parameters().trainable, settings.weight_decay);
+        let (mut history, mut best) = (History::default(), None);
+        if let Some(checkpoint) = resume {
+            let unfit = |error: Error| Error::Checkpoint(error.to_string());
+            learner.parameters().set(checkpoint.weights).map_err(unfit)?;
+            optimiser.resume(checkpoint.step, checkpoint.moments).map_err(unfit)?;
+            (history, best) = (checkpoint.history, checkpoint.best);
+        }
+        Ok(Self {
+            settings,
+            plan,
+            learner,
+            digest,
+            optimiser,
+            history,
+            best,
+            gradients_checked: false,
+            validated: 0,
+            clock: Instant::now(),
+            validation_seconds: 0.0,
+        })
+    }
+
+    /// Does what a batch is for, and closes the epoch behind its last one.
+    fn batch(&mut self, batch: &Batch, observer: &mut Observer) -> Result<(), Error> {
+        match batch.job.purpose {
+            Purpose::Train => self.step(batch, observer)?,
+            Purpose::Validate => {
+                self.learner.validate(batch)?;
+                self.validated += batch.job.samples.len();
+                self.validation_seconds += self.lap();
+            }
+        }
+        let epoch = self.history.epochs.len();
+        let stepped = self.optimiser.step == self.plan.steps_until(epoch);
+        if stepped && self.validated == self.plan.validation.len() {
+            self.end_epoch(epoch, observer)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, batch: &Batch, observer: &mut Observer) -> Result<(), Error> {
+        let step = self.optimiser.step + 1;
+        let (loss, mut gradients) = self.learner.gradients(batch)?;
+        if !loss.is_finite() {
+            return Err(Error::NotFinite {
+                what: format!("the loss {loss} at step {step} (try a lower learning rate, or a warm-up)"),
+                samples: batch.job.samples.clone(),
+            });
+        }
+        let trainable = &self.learner.parameters().trainable;
+        if !self.gradients_checked {
+            check_gradients(trainable, &gradients, &batch.job.samples)?;
+            self.gradients_checked = true;
+        }
+        let gradient_norm = match self.settings.clip_norm {
+            Some(largest) => Some(clip_gradients(trainable, &mut gradients, largest)?),
+            None => None,
+        };
+        let steps = self.plan.steps();
+        let lr = cosine_lr(self.settings.lr, self.optimiser.step, steps, self.settings.warmup_steps);
+        self.optimiser.step(trainable, &gradients, lr)?;
+        let seconds = self.lap();
+        let record = StepRecord { step, epoch: batch.job.epoch + 1, loss, lr, gradient_norm, seconds };
+        self.history.steps.push(record.clone());
+        self.tell(Progress::Step { record, steps }, observer)
+    }
+
+    fn end_epoch(&mut self, epoch: usize, observer: &mut Observer) -> Result<(), Error> {
+        let found = self.learner.validated();
+        self.choose(epoch, &found)?;
+        let steps = &self.history.steps[epoch * self.plan.steps_per_epoch()..];
+        let record = EpochRecord {
+            epoch: epoch + 1,
+            train_loss: steps.iter().map(|step| step.loss).sum::<f64>() / steps.len() as f64,
+            validation_loss: found.loss,
+            validation_score: found.mcc.filter(|_| self.settings.select == Select::HighestMcc),
+            lr: steps[steps.len() - 1].lr,
+            seconds: steps.iter().map(|step| step.seconds).sum::<f64>()
+                + std::mem::take(&mut self.validation_seconds),
+        };
+        self.validated = 0;
+        self.history.epochs.push(record.clone());
+        self.tell(Progress::Epoch(record), observer)
+    }
+
+    /// Keeps the weights where they are the best so far.
+    fn choose(&mut self, epoch: usize, found: &Validation) -> Result<(), Error> {
+        let score = match self.settings.select {
+            Select::Last => return Ok(()),
+            Select::LowestLoss => found.loss.map(|loss| -loss),
+            Select::HighestMcc => found.mcc,
+        };
+        let Some(score) = score.filter(|score| self.best.as_ref().is_none_or(|(best, _)| score > best))
+        else {
+            return Ok(());
+        };
+        self.best = Some((score, self.learner.parameters().arrays()?));
+        self.history.best_epoch = Some(epoch + 1);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Finished, Error> {
+        let last = self.learner.parameters().arrays()?;
+        let bad = |(_, array): &(&String, &crate::parameters::Array)| {
+            array.values.iter().any(|value| !value.is_finite())
+        };
+        if let Some((name, _)) = last.iter().find(bad) {
+            let what = format!("a value of `{name}` after the last step");
+            return Err(Error::NotFinite { what, samples: Vec::new() });
+        }
+        let arrays = match (self.settings.select, self.best) {
+            (Select::Last, _) => last,
+            (_, Some((_, arrays))) => arrays,
+            (select, None) => {
+                return Err(Error::Data(format!(
+                    "no epoch has what {} goes by, expected a validation part that defines it",
+                    match select {
+                        Select::LowestLoss => "the lowest validation loss",
+                        _ => "the highest Matthews correlation",
+                    }
+                )));
+            }
+        };
+        Ok(Finished { arrays, history: self.history })
+    }
+
+    fn checkpoint(&self) -> Result<Vec<u8>, Error> {
+        Checkpoint {
+            run: self.digest.to_owned(),
+            step: self.optimiser.step,
+            history: self.history.clone(),
+            weights: self.learner.parameters().arrays()?,
+            moments: self.optimiser.moments.clone(),
+            best: self.best.clone(),
+        }
+        .to_bytes()
+    }
+
+    fn tell(&mut self, progress: Progress, observer: &mut Observer) -> Result<(), Error> {
+        match observer(progress) {
+            Answer::GoOn => Ok(()),
+            Answer::Keep => {
+                let checkpoint = Progress::Checkpoint(self.checkpoint()?);
+                self.tell(checkpoint, observer)
+            }
+            Answer::Stop => Err(Error::Stopped { step: self.optimiser.step, checkpoint: self.checkpoint()? }),
+        }
+    }
+
+    /// Seconds since the last call.
+    fn lap(&mut self) -> f64 {
+        let seconds = self.clock.elapsed().as_secs_f64();
+        self.clock = Instant::now();
+        seconds
+    }
+}
+
+/// Adds gradients to those of the samples before them.
+pub(crate) fn accumulate(
+    parameters: &Parameters,
+    sum: &mut Option<GradStore>,
+    more: GradStore,
+) -> Result<(), Error> {
+    let Some(sum) = sum else {
+        *sum = Some(more);
+        return Ok(());
+    };
+    for var in parameters.trainable.values() {
+        let total: Option<Tensor> = match (sum.get(var), more.get(var)) {
+            (Some(one), Some(other)) => Some((one + other)?),
+            (None, Some(other)) => Some(other.clone()),
+            (_, None) => None,
+        };
+        if let Some(total) = total {
+            sum.insert(var, total);
+        }
+    }
+    Ok(())
+}
+
+/// Several tensor operations have no gradient and say nothing; what lies before them would never be trained.
+fn check_gradients(
+    trainable: &std::collections::BTreeMap<String, candle_core::Var>,
+    gradients: &GradStore,
+    samples: &[usize],
+) -> Result<(), Error> {
+    let mut largest: HashMap<&str, f32> = HashMap::new();
+    for (name, var) in trainable {
+        let value = match gradients.get(var) {
+            Some(gradient) => gradient.abs()?.max_all()?.to_scalar::<f32>()?,
+            None => 0.0,
+        };
+        if !value.is_finite() {
+            let what = format!("the gradient of `{name}` at the first step");
+            return Err(Error::NotFinite { what, samples: samples.to_vec() });
+        }
+        largest.insert(name, value);
+    }
+    let missed = trainable.keys().filter(|name| largest[name.as_str()] == 0.0);
+    let variables: Vec<String> = missed.cloned().collect();
+    if variables.is_empty() { Ok(()) } else { Err(Error::NoGradient { variables }) }
+}

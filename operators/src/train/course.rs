@@ -1,0 +1,125 @@
+//! How a training runs inside a step: progress, checkpoints in the store, and what is said when it fails.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail};
+use argent_engine::Io;
+use argent_learn::Error;
+use argent_learn::history::{Answer, History, Observer, Progress};
+use arrow::array::{ArrayRef, Float64Array, Int64Array};
+use arrow::datatypes::Field;
+use std::sync::Arc;
+
+use argent_engine::column;
+
+/// Trains, going on from the state that an earlier run left. It is kept every `every` and when the run is interrupted.
+///
+/// `train` trains from a checkpoint and tells an observer; `digests` are those of the samples' side files.
+pub(crate) fn train<T>(
+    io: &mut Io,
+    every: Duration,
+    digests: &[String],
+    train: impl Fn(Option<&[u8]>, &mut Observer) -> Result<T, Error>,
+) -> anyhow::Result<T> {
+    let mut left = io.checkpoint()?;
+    loop {
+        let (mut kept, mut failed, mut kept_step, mut step) = (Instant::now(), None, None, 0);
+        let io = &*io;
+        let result = train(left.as_deref(), &mut |progress| {
+            match progress {
+                Progress::Step { record, steps } => {
+                    step = record.step;
+                    io.progress(step as u64, steps as u64, format!("loss {:.3}", record.loss));
+                }
+                Progress::Epoch(_) => {}
+                Progress::Checkpoint(bytes) => {
+                    // A checkpoint that cannot be kept is found out now, not after the kill.
+                    if let Err(error) = io.keep_checkpoint(&bytes) {
+                        failed = Some(error);
+                        return Answer::Stop;
+                    }
+                    (kept, kept_step) = (Instant::now(), Some(step));
+                    return Answer::GoOn;
+                }
+            }
+            match (io.cancelled(), kept.elapsed() >= every) {
+                (true, _) => Answer::Stop,
+                (false, true) => Answer::Keep,
+                (false, false) => Answer::GoOn,
+            }
+        });
+        match result {
+            Ok(trained) => return Ok(trained),
+            Err(Error::Checkpoint(message)) if left.is_some() => {
+                io.warn(format!("{message}; the step begins anew"));
+                left = None;
+            }
+            Err(Error::Stopped { step, checkpoint }) => {
+                if let Some(error) = failed {
+                    return Err(error);
+                }
+                io.keep_checkpoint(&checkpoint)?;
+                bail!("interrupted after step {step}; the next run goes on from there");
+            }
+            Err(Error::NotFinite { what, samples }) => {
+                return Err(not_finite(&what, &samples, digests, kept_step));
+            }
+            Err(Error::Volume { sample, message }) => {
+                bail!("the side file {} cannot be trained on: {message}", short(&digests[sample]))
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Names the batch by the digests of its side files, which tell nothing of a patient, and can be asked for.
+fn not_finite(what: &str, samples: &[usize], digests: &[String], kept_step: Option<usize>) -> anyhow::Error {
+    let mut message = format!("{what} is not a finite number");
+    if !samples.is_empty() {
+        let names: Vec<String> = samples.iter().map(|sample| short(&digests[*sample])).collect();
+        message.push_str(&format!("; the batch was of the side files {}", names.join(", ")));
+    }
+    if let Some(step) = kept_step {
+        message.push_str(&format!("; the state after step {step} is kept"));
+    }
+    anyhow!(message)
+}
+
+/// The beginning of a digest, enough to find it with `like`.
+fn short(digest: &str) -> String {
+    digest.chars().take(12).collect()
+}
+
+/// The columns of a history: a row per step.
+pub(crate) fn history_fields() -> Vec<Field> {
+    vec![
+        column::whole("epoch"),
+        column::whole("step"),
+        column::number("lr"),
+        column::number("train_loss"),
+        column::number("gradient_norm"),
+        column::number("val_loss"),
+        column::number("val_score"),
+    ]
+}
+
+/// A row per step; what the validation after an epoch says stands in its last step.
+pub(crate) fn history_columns(history: &History) -> Vec<ArrayRef> {
+    let steps = &history.steps;
+    let last = |place: usize| steps.get(place + 1).is_none_or(|next| next.epoch != steps[place].epoch);
+    let epoch = |(place, step): (usize, &argent_learn::history::StepRecord)| {
+        history.epochs.iter().find(|e| e.epoch == step.epoch).filter(|_| last(place))
+    };
+    let of_epochs = |value: fn(&argent_learn::history::EpochRecord) -> Option<f64>| -> Float64Array {
+        steps.iter().enumerate().map(|step| epoch(step).and_then(value)).collect()
+    };
+    vec![
+        Arc::new(Int64Array::from_iter_values(steps.iter().map(|s| s.epoch as i64))),
+        Arc::new(Int64Array::from_iter_values(steps.iter().map(|s| s.step as i64))),
+        Arc::new(Float64Array::from_iter_values(steps.iter().map(|s| s.lr))),
+        Arc::new(Float64Array::from_iter_values(steps.iter().map(|s| s.loss))),
+        Arc::new(steps.iter().map(|s| s.gradient_norm).collect::<Float64Array>()),
+        Arc::new(of_epochs(|epoch| epoch.validation_loss)),
+        Arc::new(of_epochs(|epoch| epoch.validation_score)),
+    ]
+}
