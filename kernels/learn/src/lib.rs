@@ -27,10 +27,11 @@ pub mod weights;
 mod batches;
 mod checkpoint;
 mod conv_cpu;
+mod conv_unfold;
 mod error;
 #[cfg(test)]
 mod goldens;
-mod matrix;
+mod panel;
 mod parameters;
 mod resnet;
 mod run;
