@@ -10,8 +10,11 @@ use std::time::Instant;
 
 use argent_learn::batch_norm::BatchNorm;
 use argent_learn::conv::conv3d;
+use argent_learn::gradients::Gradients;
+use argent_learn::optimiser::{AdamW, AdamWSettings, Optimiser};
 use argent_learn::pool::global_average_pool;
 use argent_learn::residual::add_relu;
+use argent_learn::schedule::Schedule;
 use candle_core::{DType, Device, Result, Tensor, Var};
 
 /// N, C, D, H, W.
@@ -31,6 +34,8 @@ fn main() -> std::result::Result<(), Box<dyn Error + Send + Sync>> {
 fn measure(steps: usize) -> std::result::Result<(), Box<dyn Error + Send + Sync>> {
     let mut variables = Variables::default();
     let network = Network::new(&mut variables)?;
+    let mut optimiser = Optimiser::AdamW(AdamW::new(&variables.0, AdamWSettings::default()));
+    let rates = Schedule::Constant.rates(1e-4, 0, 1);
     let input = wave(&INPUT, 1.0)?;
     println!("pass_wall pass_cpu optimiser_wall optimiser_cpu loss");
     for step in 0..=steps {
@@ -39,7 +44,7 @@ fn measure(steps: usize) -> std::result::Result<(), Box<dyn Error + Send + Sync>
         let loss = logits.sqr()?.mean_all()?;
         let gradients = loss.backward()?;
         let passed = Clock::now()?;
-        let _ = gradients;
+        optimiser.step(&variables.0, &Gradients::of(&variables.0, &gradients)?, rates)?;
         let moved = Clock::now()?;
         if step > 0 {
             let ([pass_wall, pass_cpu], [wall, cpu]) = (passed.since(&start), moved.since(&passed));

@@ -94,6 +94,9 @@ const FILTER_ROWS: usize = 108;
 /// Tasks of the gradient of the weight, at least, where there are so many rows.
 const FILTER_TASKS: usize = 16;
 
+/// Input channels whose weights are mirrored together: what is read of an output channel then is a few pages long.
+const WEIGHT_ROWS: usize = 16;
+
 /// Memory that a thread keeps from task to task.
 struct Scratch<T> {
     unfolded: Vec<T>,
@@ -129,7 +132,7 @@ fn correlate<T: Real>(window: &Window, x: &[T], w: &[T]) -> Vec<T> {
     let (widths, voxels, channels) = (Widths::of::<T>(), window.output_voxels(), window.out_channels);
     let tiles = cut(window.positions(), widths.panel);
     // Each element is computed by itself, so that this division is free to follow the threads.
-    let wanted = (2 * rayon::current_num_threads()).div_ceil(tiles.len());
+    let wanted = rayon::current_num_threads().div_ceil(tiles.len());
     let share = channels.div_ceil(wanted).max(48).min(channels);
     let shares = channels.div_ceil(share);
     let mut y = vec![T::zero(); window.batch * channels * voxels];
@@ -298,10 +301,15 @@ impl Phase {
             })
             .collect();
         let mut mirrored = vec![T::zero(); g.in_channels * g.out_channels * taps];
-        mirrored.par_chunks_mut(g.out_channels * taps).enumerate().for_each(|(in_channel, rows)| {
-            for (out_channel, row) in rows.chunks_exact_mut(taps).enumerate() {
-                let kernel = &w[(out_channel * g.in_channels + in_channel) * g.taps()..][..g.taps()];
-                row.iter_mut().zip(&source).for_each(|(weight, &tap)| *weight = kernel[tap]);
+        let row_length = g.out_channels * taps;
+        mirrored.par_chunks_mut(WEIGHT_ROWS * row_length).enumerate().for_each(|(block, rows)| {
+            let first = block * WEIGHT_ROWS;
+            for out_channel in 0..g.out_channels {
+                let kernels = w[(out_channel * g.in_channels + first) * g.taps()..].chunks_exact(g.taps());
+                for (row, kernel) in rows.chunks_exact_mut(row_length).zip(kernels) {
+                    let row = &mut row[out_channel * taps..][..taps];
+                    row.iter_mut().zip(&source).for_each(|(weight, &tap)| *weight = kernel[tap]);
+                }
             }
         });
         mirrored

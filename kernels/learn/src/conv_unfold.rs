@@ -154,8 +154,13 @@ impl Piece {
 /// As `copy_from_slice`, but a few moves where that would be a call.
 #[inline(always)]
 fn copy_line<T: Real>(source: &[T], target: &mut [T]) {
-    let (source, source_rest) = source.as_chunks::<8>();
-    let (target, target_rest) = target.as_chunks_mut::<8>();
+    let (source, source_rest) = source.as_chunks::<16>();
+    let (target, target_rest) = target.as_chunks_mut::<16>();
+    for (target, source) in target.iter_mut().zip(source) {
+        *target = *source;
+    }
+    let (source, source_rest) = source_rest.as_chunks::<4>();
+    let (target, target_rest) = target_rest.as_chunks_mut::<4>();
     for (target, source) in target.iter_mut().zip(source) {
         *target = *source;
     }

@@ -14,12 +14,14 @@
 
 pub mod batch_norm;
 pub mod conv;
+pub mod gradients;
 pub mod infer;
 pub mod loss;
 pub mod model;
 pub mod optimiser;
 pub mod pool;
 pub mod residual;
+pub mod schedule;
 pub mod train;
 pub mod view;
 pub mod weights;

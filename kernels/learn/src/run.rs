@@ -9,9 +9,11 @@ use candle_core::{Device, Tensor};
 use crate::batches::{Batch, Plan, Purpose};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
+use crate::gradients::Gradients;
 use crate::loss::{LossAndGradient, binary_cross_entropy};
-use crate::optimiser::{AdamW, cosine_lr};
+use crate::optimiser::{AdamW, AdamWSettings};
 use crate::resnet::{Mode, ResNet3d};
+use crate::schedule::Schedule;
 use crate::train::{EpochRecord, History, Part, Progress, StepRecord, TrainConfig, TrainData, Trained};
 use crate::weights::Weights;
 
@@ -42,10 +44,11 @@ impl<'a> Run<'a> {
         resume: Option<&[u8]>,
     ) -> Result<Self, Error> {
         let (classes, digest) = (config.classes.len(), data.digest(config)?);
+        let settings = AdamWSettings { weight_decay: config.weight_decay, ..AdamWSettings::default() };
         let (network, optimiser, history) = match resume {
             None => {
                 let network = ResNet3d::seeded(config.model, classes, config.seed)?;
-                let optimiser = AdamW::new(&network.parameters.trainable, config.weight_decay);
+                let optimiser = AdamW::new(&network.parameters.trainable, settings);
                 (network, optimiser, History::default())
             }
             Some(bytes) => {
@@ -56,7 +59,7 @@ impl<'a> Run<'a> {
                     ));
                 }
                 let network = ResNet3d::stored(config.model, classes, checkpoint.weights)?;
-                let mut optimiser = AdamW::new(&network.parameters.trainable, config.weight_decay);
+                let mut optimiser = AdamW::new(&network.parameters.trainable, settings);
                 optimiser.resume(checkpoint.step, checkpoint.moments)?;
                 (network, optimiser, checkpoint.history)
             }
@@ -109,13 +112,15 @@ impl<'a> Run<'a> {
             self.gradients_checked = true;
         }
         let steps = self.config.epochs * self.plan.steps_per_epoch();
-        let lr = cosine_lr(self.config.lr, self.optimiser.step, steps, self.config.warmup_steps);
-        self.optimiser.step(&self.network.parameters.trainable, &gradients, lr)?;
+        let schedule = Schedule::Cosine { warmup_steps: self.config.warmup_steps };
+        let rates = schedule.rates(self.config.lr, self.optimiser.step, steps);
+        let trainable = &self.network.parameters.trainable;
+        self.optimiser.step(trainable, &Gradients::of(trainable, &gradients)?, rates)?;
         let record = StepRecord {
             step: self.optimiser.step,
             epoch: batch.job.epoch + 1,
             loss: loss.loss,
-            lr,
+            lr: rates.lr,
             seconds: self.lap(),
         };
         self.history.steps.push(record.clone());

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::batches::{Plan, prepare_ahead};
 use crate::error::Error;
 use crate::model::ModelKind;
-use crate::optimiser::FINAL_LR;
 use crate::run::Run;
+use crate::schedule::FINAL_LR;
 use crate::view::View;
 
 /// Fits a classifier to `data`: masked binary cross-entropy, AdamW, one cosine over all steps.
