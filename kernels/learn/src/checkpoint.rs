@@ -1,12 +1,10 @@
 //! The state of a training under way, as bytes.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::history::History;
-use crate::optimiser::Moments;
+use crate::optimiser::OptimiserState;
 use crate::parameters::{Array, Arrays};
 use crate::weights::{read_arrays, write_arrays};
 
@@ -18,28 +16,24 @@ use crate::weights::{read_arrays, write_arrays};
 pub(crate) struct Checkpoint {
     /// Digest of the settings and targets: a checkpoint only goes on with the same ones.
     pub(crate) run: String,
-    /// Optimiser steps done.
-    pub(crate) step: usize,
     pub(crate) history: History,
     /// Weights and running statistics.
     pub(crate) weights: Arrays,
-    pub(crate) moments: BTreeMap<String, Moments>,
+    pub(crate) optimiser: OptimiserState,
     /// The weights that are the best so far, and how good they are, where weights are chosen.
     pub(crate) best: Option<(f64, Arrays)>,
 }
 
 impl Checkpoint {
-    /// A safetensors file with the arrays `weight/…`, `first/…`, `second/…` and `best/…`.
+    /// A safetensors file with the arrays `weight/…`, `optimiser/…` and `best/…`.
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, Error> {
         let mut arrays = Arrays::new();
         for (name, array) in &self.weights {
             arrays.insert(format!("weight/{name}"), array.clone());
         }
-        for (name, moments) in &self.moments {
-            for (kind, values) in [("first", &moments.first), ("second", &moments.second)] {
-                let array = Array { shape: vec![values.len()], values: values.clone() };
-                arrays.insert(format!("{kind}/{name}"), array);
-            }
+        for (name, values) in &self.optimiser.arrays {
+            let array = Array { shape: vec![values.len()], values: values.clone() };
+            arrays.insert(format!("optimiser/{name}"), array);
         }
         for (name, array) in self.best.iter().flat_map(|(_, arrays)| arrays) {
             arrays.insert(format!("best/{name}"), array.clone());
@@ -48,7 +42,7 @@ impl Checkpoint {
             kind: HEADER_KIND.into(),
             run: self.run.clone(),
             best: self.best.as_ref().map(|(score, _)| *score),
-            step: self.step,
+            step: self.optimiser.step,
             history: self.history.clone(),
         };
         write_arrays(&arrays, &header)
@@ -60,7 +54,7 @@ impl Checkpoint {
         if header.kind != HEADER_KIND {
             return Err(Error::Format(format!("the file is `{}`, expected `{HEADER_KIND}`", header.kind)));
         }
-        let mut parts: [Arrays; 4] = Default::default();
+        let mut parts: [Arrays; 3] = Default::default();
         for (name, array) in arrays {
             let part = PARTS
                 .iter()
@@ -73,26 +67,18 @@ impl Checkpoint {
             };
             part.insert(name.to_owned(), array);
         }
-        let [weights, first, mut second, best] = parts;
-        let mut moments = BTreeMap::new();
-        for (name, first) in first {
-            let fits = |second: &Array| second.values.len() == first.values.len();
-            let Some(second) = second.remove(&name).filter(fits) else {
-                return Err(Error::Format(format!(
-                    "the checkpoint lacks the second moment of `{name}`, expected both"
-                )));
-            };
-            moments.insert(name, Moments { first: first.values, second: second.values });
-        }
+        let [weights, optimiser, best] = parts;
+        let arrays = optimiser.into_iter().map(|(name, array)| (name, array.values)).collect();
+        let optimiser = OptimiserState { step: header.step, arrays };
         let best = header.best.map(|score| (score, best));
-        Ok(Self { run: header.run, step: header.step, history: header.history, weights, moments, best })
+        Ok(Self { run: header.run, history: header.history, weights, optimiser, best })
     }
 }
 
 const HEADER_KIND: &str = "checkpoint/2";
 
 /// Prefixes of the arrays.
-const PARTS: [&str; 4] = ["weight/", "first/", "second/", "best/"];
+const PARTS: [&str; 3] = ["weight/", "optimiser/", "best/"];
 
 #[derive(Serialize, Deserialize)]
 struct Header {

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::batches::{Batch, LoadVoxels, Order, Plan};
-use crate::course::{self, Finished, Learner, Validation, accumulate, resumed};
+use crate::course::{self, Finished, Learner, Validation, resumed};
 use crate::error::Error;
+use crate::gradients::Gradients;
 use crate::history::{History, Observer, Part};
 use crate::loss::{LossAndGradient, binary_cross_entropy};
 use crate::model::ModelKind;
@@ -17,7 +17,7 @@ use crate::parameters::Parameters;
 use crate::settings::Settings;
 use crate::weights::Weights;
 
-/// Fits a classifier to `data`: masked binary cross-entropy, AdamW, one cosine over all steps.
+/// Fits a classifier to `data`: masked binary cross-entropy.
 ///
 /// `observer` hears of every step, epoch and checkpoint on the calling thread. With `resume`, the bytes of a checkpoint
 /// of the same settings and targets, the training goes on behind it and ends with the same weights, bit for bit, as
@@ -160,11 +160,11 @@ impl Learner for Classifier<'_> {
         &self.network.parameters
     }
 
-    fn gradients(&mut self, batch: &Batch) -> Result<(f64, GradStore), Error> {
+    fn gradients(&mut self, batch: &Batch) -> Result<(f64, Gradients), Error> {
         let (samples, size) = (&batch.job.samples, self.config.settings.micro_batch());
         let (_, weights) = self.data.rows(samples, self.config.classes.len());
         let total = sum(&weights);
-        let (mut loss, mut gradients) = (0.0, None);
+        let (mut loss, mut gradients) = (0.0, None::<Gradients>);
         for start in (0..samples.len()).step_by(size) {
             let end = (start + size).min(samples.len());
             let logits = self.logits(batch, start..end, Mode::Train)?;
@@ -174,8 +174,12 @@ impl Learner for Classifier<'_> {
             let upstream = found.gradient.iter().map(|value| (f64::from(*value) * share) as f32).collect();
             let upstream = Tensor::from_vec::<_, f32>(upstream, logits.shape(), logits.device())?;
             // The derivative of sum(logits * upstream) is that of the loss: the loss itself is computed outside.
-            let more = (logits * upstream)?.sum_all()?.backward()?;
-            accumulate(&self.network.parameters, &mut gradients, more)?;
+            let store = (logits * upstream)?.sum_all()?.backward()?;
+            let more = Gradients::of(&self.network.parameters.trainable, &store)?;
+            match &mut gradients {
+                Some(sum) => sum.accumulate(&more)?,
+                None => gradients = Some(more),
+            }
         }
         let gradients = gradients.ok_or_else(|| Error::Data("a batch has no samples".into()))?;
         Ok((loss, gradients))
@@ -373,7 +377,8 @@ mod tests {
     use crate::batches::Voxels;
     use crate::history::{Answer, Progress};
     use crate::infer::Model;
-    use crate::settings::Select;
+    use crate::schedule::Schedule;
+    use crate::settings::{OptimiserKind, Select};
     use crate::view::View;
     use crate::weights::Weights;
 
@@ -415,7 +420,7 @@ mod tests {
                 epochs: 3,
                 batch: 4,
                 lr: 3e-3,
-                warmup_steps: 2,
+                schedule: Schedule::Cosine { warmup_steps: 2 },
                 seed: 7,
                 view: View { canvas: Some([22, 18, 16]), crop: Some([18, 16, 16]), ..View::default() },
                 ..Settings::default()
@@ -457,8 +462,10 @@ mod tests {
 
     #[test]
     fn a_stopped_training_goes_on_to_the_same_bytes() {
-        for select in [Select::Last, Select::LowestLoss] {
-            let (config, data) = (with(|settings| settings.select = select), data(12));
+        let descent = OptimiserKind::Sgd { momentum: 0.9, nesterov: true };
+        for (select, optimiser) in [(Select::Last, OptimiserKind::AdamW), (Select::LowestLoss, descent)] {
+            let config = with(|settings| (settings.select, settings.optimiser) = (select, optimiser));
+            let data = data(12);
             let mut checkpoints = Vec::new();
             let mut keep = |progress: Progress| match progress {
                 Progress::Checkpoint(bytes) => {
@@ -661,7 +668,8 @@ mod tests {
             })),
         );
         assert!(shapes.contains("expected one shape in a batch"), "{shapes}");
-        let diverging = fail(&with(|settings| (settings.lr, settings.warmup_steps) = (1e30, 0)), data(12));
+        let diverging =
+            fail(&with(|settings| (settings.lr, settings.schedule) = (1e30, Schedule::Constant)), data(12));
         assert!(diverging.contains("is not a finite number"), "{diverging}");
     }
 

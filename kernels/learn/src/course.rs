@@ -1,17 +1,17 @@
 //! The course of a training: steps, validations, checkpoints and the choice of weights, whatever is learned.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
-use candle_core::Tensor;
-use candle_core::backprop::GradStore;
+use candle_core::Var;
 
 use crate::batches::{Batch, LoadVoxels, Plan, Purpose, prepare_ahead};
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
+use crate::gradients::Gradients;
 use crate::history::{Answer, EpochRecord, History, Observer, Progress, StepRecord};
-use crate::optimiser::{AdamW, clip_gradients, cosine_lr};
+use crate::optimiser::Optimiser;
 use crate::parameters::{Arrays, Parameters};
 use crate::settings::{Select, Settings};
 
@@ -21,7 +21,7 @@ pub(crate) trait Learner {
     fn parameters(&self) -> &Parameters;
 
     /// The loss of a training batch, in nats, and its gradient by variable. Running statistics move.
-    fn gradients(&mut self, batch: &Batch) -> Result<(f64, GradStore), Error>;
+    fn gradients(&mut self, batch: &Batch) -> Result<(f64, Gradients), Error>;
 
     /// Takes a validation batch in.
     fn validate(&mut self, batch: &Batch) -> Result<(), Error>;
@@ -61,7 +61,7 @@ pub(crate) fn train(
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(BATCHES_AHEAD);
         let epoch = course.history.epochs.len();
-        let jobs = plan.jobs(epoch, course.optimiser.step - epoch * plan.steps_per_epoch());
+        let jobs = plan.jobs(epoch, course.optimiser.steps_done() - epoch * plan.steps_per_epoch());
         scope.spawn(|| prepare_ahead(jobs, settings, load, sender));
         for batch in receiver {
             course.batch(&batch?, observer)?;
@@ -91,7 +91,7 @@ struct Course<'a> {
     plan: &'a Plan,
     learner: &'a mut dyn Learner,
     digest: &'a str,
-    optimiser: AdamW,
+    optimiser: Optimiser,
     history: History,
     /// The weights that are the best so far, and how good they are.
     best: Option<(f64, Arrays)>,
@@ -111,12 +111,12 @@ impl<'a> Course<'a> {
         digest: &'a str,
         resume: Option<Checkpoint>,
     ) -> Result<Self, Error> {
-        let mut optimiser = AdamW::new(&learner.parameters().trainable, settings.weight_decay);
+        let mut optimiser = settings.optimiser(&learner.parameters().trainable);
         let (mut history, mut best) = (History::default(), None);
         if let Some(checkpoint) = resume {
             let unfit = |error: Error| Error::Checkpoint(error.to_string());
             learner.parameters().set(checkpoint.weights).map_err(unfit)?;
-            optimiser.resume(checkpoint.step, checkpoint.moments).map_err(unfit)?;
+            optimiser.resume(checkpoint.optimiser).map_err(unfit)?;
             (history, best) = (checkpoint.history, checkpoint.best);
         }
         Ok(Self {
@@ -145,7 +145,7 @@ impl<'a> Course<'a> {
             }
         }
         let epoch = self.history.epochs.len();
-        let stepped = self.optimiser.step == self.plan.steps_until(epoch);
+        let stepped = self.optimiser.steps_done() == self.plan.steps_until(epoch);
         if stepped && self.validated == self.plan.validation.len() {
             self.end_epoch(epoch, observer)?;
         }
@@ -153,7 +153,7 @@ impl<'a> Course<'a> {
     }
 
     fn step(&mut self, batch: &Batch, observer: &mut Observer) -> Result<(), Error> {
-        let step = self.optimiser.step + 1;
+        let step = self.optimiser.steps_done() + 1;
         let (loss, mut gradients) = self.learner.gradients(batch)?;
         if !loss.is_finite() {
             return Err(Error::NotFinite {
@@ -167,13 +167,16 @@ impl<'a> Course<'a> {
             self.gradients_checked = true;
         }
         let gradient_norm = match self.settings.clip_norm {
-            Some(largest) => Some(clip_gradients(trainable, &mut gradients, largest)?),
+            Some(largest) => {
+                let clipped = gradients.clip(largest);
+                Some(clipped.map_err(|error| in_batch(error, &batch.job.samples))?)
+            }
             None => None,
         };
         let steps = self.plan.steps();
-        let lr = cosine_lr(self.settings.lr, self.optimiser.step, steps, self.settings.warmup_steps);
-        self.optimiser.step(trainable, &gradients, lr)?;
-        let seconds = self.lap();
+        let rates = self.settings.schedule.rates(self.settings.lr, step - 1, steps);
+        self.optimiser.step(trainable, &gradients, rates)?;
+        let (lr, seconds) = (rates.lr, self.lap());
         let record = StepRecord { step, epoch: batch.job.epoch + 1, loss, lr, gradient_norm, seconds };
         self.history.steps.push(record.clone());
         self.tell(Progress::Step { record, steps }, observer)
@@ -241,10 +244,9 @@ impl<'a> Course<'a> {
     fn checkpoint(&self) -> Result<Vec<u8>, Error> {
         Checkpoint {
             run: self.digest.to_owned(),
-            step: self.optimiser.step,
             history: self.history.clone(),
             weights: self.learner.parameters().arrays()?,
-            moments: self.optimiser.moments.clone(),
+            optimiser: self.optimiser.state(),
             best: self.best.clone(),
         }
         .to_bytes()
@@ -257,7 +259,9 @@ impl<'a> Course<'a> {
                 let checkpoint = Progress::Checkpoint(self.checkpoint()?);
                 self.tell(checkpoint, observer)
             }
-            Answer::Stop => Err(Error::Stopped { step: self.optimiser.step, checkpoint: self.checkpoint()? }),
+            Answer::Stop => {
+                Err(Error::Stopped { step: self.optimiser.steps_done(), checkpoint: self.checkpoint()? })
+            }
         }
     }
 
@@ -269,38 +273,23 @@ impl<'a> Course<'a> {
     }
 }
 
-/// Adds gradients to those of the samples before them.
-pub(crate) fn accumulate(
-    parameters: &Parameters,
-    sum: &mut Option<GradStore>,
-    more: GradStore,
-) -> Result<(), Error> {
-    let Some(sum) = sum else {
-        *sum = Some(more);
-        return Ok(());
-    };
-    for var in parameters.trainable.values() {
-        let total: Option<Tensor> = match (sum.get(var), more.get(var)) {
-            (Some(one), Some(other)) => Some((one + other)?),
-            (None, Some(other)) => Some(other.clone()),
-            (_, None) => None,
-        };
-        if let Some(total) = total {
-            sum.insert(var, total);
-        }
+/// The same error, with the batch that it was found in.
+fn in_batch(error: Error, samples: &[usize]) -> Error {
+    match error {
+        Error::NotFinite { what, .. } => Error::NotFinite { what, samples: samples.to_vec() },
+        other => other,
     }
-    Ok(())
 }
 
 /// Several tensor operations have no gradient and say nothing; what lies before them would never be trained.
 fn check_gradients(
-    trainable: &std::collections::BTreeMap<String, candle_core::Var>,
-    gradients: &GradStore,
+    trainable: &BTreeMap<String, Var>,
+    gradients: &Gradients,
     samples: &[usize],
 ) -> Result<(), Error> {
     let mut largest: HashMap<&str, f32> = HashMap::new();
-    for (name, var) in trainable {
-        let value = match gradients.get(var) {
+    for name in trainable.keys() {
+        let value = match gradients.get(name) {
             Some(gradient) => gradient.abs()?.max_all()?.to_scalar::<f32>()?,
             None => 0.0,
         };

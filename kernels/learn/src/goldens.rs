@@ -1,4 +1,4 @@
-//! Reference values for the tests, from `goldens/make.py`, and checks against them and against finite differences.
+//! Reference values for the tests, from `goldens/make.py` and `goldens/make_torch.py`, and checks against them and against finite differences.
 
 use candle_core::{Device, Tensor, Var};
 use serde_json::Value;
@@ -6,6 +6,12 @@ use serde_json::Value;
 /// One entry of `goldens/layers.json`.
 pub(crate) fn golden(key: &str) -> Value {
     let all: Value = serde_json::from_str(include_str!("../goldens/layers.json")).unwrap();
+    all[key].clone()
+}
+
+/// One entry of `goldens/torch.json`.
+pub(crate) fn torch_golden(key: &str) -> Value {
+    let all: Value = serde_json::from_str(include_str!("../goldens/torch.json")).unwrap();
     all[key].clone()
 }
 

@@ -1,10 +1,14 @@
 //! The settings that all trainings have: how long, how fast, in what order, and how samples are shown.
 
+use std::collections::BTreeMap;
+
+use candle_core::Var;
 use serde::{Deserialize, Serialize};
 
 use crate::augment::Augment;
 use crate::error::Error;
-use crate::optimiser::FINAL_LR;
+use crate::optimiser::{AdamW, AdamWSettings, Optimiser, Sgd, SgdSettings};
+use crate::schedule::{FINAL_LR, Schedule};
 use crate::view::View;
 
 /// The settings that all trainings have.
@@ -22,10 +26,12 @@ pub struct Settings {
     pub micro_batch: Option<usize>,
     /// Highest learning rate.
     pub lr: f64,
-    /// Decoupled weight decay, for all variables.
+    /// How the learning rate goes over the steps.
+    pub schedule: Schedule,
+    /// What moves the weights.
+    pub optimiser: OptimiserKind,
+    /// Weight decay, for all variables.
     pub weight_decay: f64,
-    /// Steps over which the learning rate rises to `lr`.
-    pub warmup_steps: usize,
     /// The largest Euclidean norm of the whole gradient; a longer one is scaled down to it.
     pub clip_norm: Option<f64>,
     /// Decides the first weights, the order of the samples and all that augmentation draws.
@@ -52,6 +58,21 @@ pub enum Select {
     HighestMcc,
 }
 
+/// What moves the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimiserKind {
+    /// AdamW with beta 0.9 and 0.999 and epsilon 1e-8; decoupled weight decay.
+    AdamW,
+    /// Gradient descent; the weight decay is added to the gradient.
+    Sgd {
+        /// What remains of the momentum in each step.
+        momentum: f64,
+        /// Nesterov's form of it.
+        nesterov: bool,
+    },
+}
+
 impl Default for Settings {
     /// The published supervised pre-training for chest CT: batch 10, five epochs, learning rate and weight decay 1e-4,
     /// no warm-up, random crops.
@@ -62,8 +83,9 @@ impl Default for Settings {
             batch: 10,
             micro_batch: None,
             lr: 1e-4,
+            schedule: Schedule::Cosine { warmup_steps: 0 },
+            optimiser: OptimiserKind::AdamW,
             weight_decay: 1e-4,
-            warmup_steps: 0,
             clip_norm: None,
             seed: 0,
             view: View::default(),
@@ -79,6 +101,20 @@ impl Settings {
         self.micro_batch.unwrap_or(self.batch).min(self.batch)
     }
 
+    /// The optimiser before its first step.
+    pub(crate) fn optimiser(&self, variables: &BTreeMap<String, Var>) -> Optimiser {
+        let weight_decay = self.weight_decay;
+        match self.optimiser {
+            OptimiserKind::AdamW => {
+                let settings = AdamWSettings { weight_decay, ..AdamWSettings::default() };
+                Optimiser::AdamW(AdamW::new(variables, settings))
+            }
+            OptimiserKind::Sgd { momentum, nesterov } => {
+                Optimiser::Sgd(Sgd::new(variables, SgdSettings { momentum, nesterov, weight_decay }))
+            }
+        }
+    }
+
     pub(crate) fn check(&self) -> Result<(), Error> {
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let problem = if self.epochs == 0 || self.batch == 0 {
@@ -92,6 +128,10 @@ impl Settings {
             format!("the learning rate is {}, expected more than the final {FINAL_LR}", self.lr)
         } else if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
             format!("the weight decay is {}, expected zero or more", self.weight_decay)
+        } else if let OptimiserKind::Sgd { momentum, .. } = self.optimiser
+            && !(momentum.is_finite() && (0.0..1.0).contains(&momentum))
+        {
+            format!("the momentum is {momentum}, expected zero or more and less than one")
         } else if let Some(norm) = self.clip_norm.filter(|norm| !positive(*norm)) {
             format!("gradients are clipped to {norm}, expected a number above zero")
         } else {

@@ -12,7 +12,8 @@ use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, Signature, colu
 use argent_learn::classifier::{self, ClassifierConfig, ClassifierData, Sampling, balanced_positive_weight};
 use argent_learn::history::Part;
 use argent_learn::model::ModelKind;
-use argent_learn::settings::{Select, Settings};
+use argent_learn::schedule::Schedule;
+use argent_learn::settings::{OptimiserKind, Select, Settings};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::Float64Type;
 use schemars::JsonSchema;
@@ -47,15 +48,26 @@ pub struct TrainClassifier {
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub micro_batch: Option<usize>,
-    /// The highest learning rate; it falls along a cosine to 1e-6.
+    /// The highest learning rate.
     #[serde(default = "lr")]
     pub lr: f64,
-    /// AdamW's weight decay.
-    #[serde(default = "weight_decay")]
-    pub weight_decay: f64,
-    /// Steps over which the learning rate rises to `lr`.
+    /// How the learning rate goes: `cosine`, it falls along half a cosine to 1e-6; `one_cycle`, it rises from a 25th over
+    /// the first 30 % of the steps and falls to next to nothing, as PyTorch's OneCycleLR; `constant`.
+    #[serde(default)]
+    pub schedule: ScheduleName,
+    /// Steps over which the learning rate rises to `lr`, before a `cosine`.
     #[serde(default)]
     pub warmup_steps: usize,
+    /// What moves the weights: `adamw`, or `sgd`, gradient descent with momentum.
+    #[serde(default)]
+    pub optimiser: OptimiserName,
+    /// What remains of the momentum of `sgd` in each step.
+    #[serde(default = "momentum")]
+    #[schemars(range(min = 0.0, max = 0.9999))]
+    pub momentum: f64,
+    /// The weight decay; that of AdamW is decoupled from the gradient.
+    #[serde(default = "weight_decay")]
+    pub weight_decay: f64,
     /// The largest norm of a step's gradient; a longer one is scaled down.
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0.0))]
@@ -91,6 +103,30 @@ pub struct TrainClassifier {
     #[serde(default = "unmatched")]
     #[schemars(range(min = 0.0, max = 1.0), extend("x-not-in-key" = "it decides whether there is a result, not which"))]
     pub unmatched: f64,
+}
+
+/// How the learning rate goes over the steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleName {
+    /// Half a cosine.
+    #[default]
+    Cosine,
+    /// Up and down once.
+    OneCycle,
+    /// Always the same.
+    Constant,
+}
+
+/// What moves the weights.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimiserName {
+    /// Adam with decoupled weight decay.
+    #[default]
+    Adamw,
+    /// Gradient descent with momentum.
+    Sgd,
 }
 
 /// What a positive target counts against a negative one.
@@ -156,6 +192,10 @@ fn weight_decay() -> f64 {
     1e-4
 }
 
+fn momentum() -> f64 {
+    0.9
+}
+
 fn checkpoint_seconds() -> f64 {
     60.0
 }
@@ -203,6 +243,10 @@ impl Operator for TrainClassifier {
         let mut problems = self.view.problems(sight);
         problems.extend(self.augment.problems(sight));
         problems.extend(model_problem(&self.model, sight));
+        if self.warmup_steps > 0 && self.schedule != ScheduleName::Cosine {
+            let message = "only a `cosine` schedule has a warm-up";
+            problems.push(Problem::at(["with", "warmup_steps"], message).help("take it away"));
+        }
         let (labels_on, split_on) = (&inputs.port("labels").on, &inputs.port("split").on);
         for (port, on) in [("labels", labels_on), ("split", split_on)] {
             problems.extend(
@@ -307,8 +351,16 @@ impl TrainClassifier {
                 batch: self.batch,
                 micro_batch: self.micro_batch,
                 lr: self.lr,
+                schedule: match self.schedule {
+                    ScheduleName::Cosine => Schedule::Cosine { warmup_steps: self.warmup_steps },
+                    ScheduleName::OneCycle => Schedule::OneCycle,
+                    ScheduleName::Constant => Schedule::Constant,
+                },
+                optimiser: match self.optimiser {
+                    OptimiserName::Adamw => OptimiserKind::AdamW,
+                    OptimiserName::Sgd => OptimiserKind::Sgd { momentum: self.momentum, nesterov: false },
+                },
                 weight_decay: self.weight_decay,
-                warmup_steps: self.warmup_steps,
                 clip_norm: self.clip_norm,
                 seed: self.seed,
                 view: self.view.kernel(sight),
