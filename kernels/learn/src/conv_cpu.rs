@@ -62,7 +62,10 @@ pub(crate) fn backward_filter<T: Real>(g: &Geometry, x: &[T], dy: &[T]) -> CpuSt
         let unfolded = aligned(&mut scratch.unfolded, rows * FILTER_DEPTH);
         let sums = aligned(&mut scratch.sums, rows * panels.columns());
         for tile in &tiles {
-            Arch::new().dispatch(|| tile.unfold(&window, x, channels.clone(), unfolded, FILTER_DEPTH));
+            Arch::new().dispatch(
+                #[inline(always)]
+                || tile.unfold(&window, x, channels.clone(), unfolded, FILTER_DEPTH),
+            );
             for panel in &panels.panels {
                 Product {
                     panel: &panel.values[tile.range.start * panel.width..tile.range.end * panel.width],
@@ -175,7 +178,10 @@ fn correlate_tile<T: Real>(
     for channels in cut(window.in_channels, (FORWARD_DEPTH / taps).max(1)) {
         let depth = channels.len() * taps;
         let unfolded = aligned(&mut scratch.unfolded, depth * width);
-        Arch::new().dispatch(|| tile.unfold(window, x, channels.clone(), unfolded, width));
+        Arch::new().dispatch(
+            #[inline(always)]
+            || tile.unfold(window, x, channels.clone(), unfolded, width),
+        );
         Product {
             panel: unfolded,
             width,
