@@ -7,10 +7,10 @@
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor, Var, WithDType, bail};
-use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::storage::{contiguous_slice, with_float};
+use crate::vectorised::vectorised;
 
 /// The variables of one batch normalisation, each of shape `(C)`.
 #[derive(Clone, Debug)]
@@ -228,13 +228,12 @@ impl NormaliseGradient<'_> {
         y: &Planes<T>,
         dy: &Planes<T>,
     ) -> (Vec<T>, Vec<Sums>) {
-        let arch = Arch::new();
         x.each_channel(|c, dx| {
             let mut sums = Sums { plain: 0.0, scaled: 0.0 };
             for n in 0..x.batch {
                 let planes = [x.plane(n, c), y.plane(n, c), dy.plane(n, c)];
                 let mean = self.statistics[c].mean;
-                let [plain, scaled] = arch.dispatch(
+                let [plain, scaled] = vectorised(
                     #[inline(always)]
                     || gradient_sums::<T, RELU>(planes, mean),
                 );
@@ -244,7 +243,7 @@ impl NormaliseGradient<'_> {
             let line = self.line(c, sums, (x.batch * x.size) as f64);
             for (n, dx) in dx.iter_mut().enumerate() {
                 let planes = [x.plane(n, c), y.plane(n, c), dy.plane(n, c)];
-                arch.dispatch(
+                vectorised(
                     #[inline(always)]
                     || line.apply::<T, RELU>(planes, dx),
                 );
@@ -331,18 +330,17 @@ impl<'a, T: WithDType> Planes<'a, T> {
     /// Two passes, in f64: the variance of values far from zero would not survive a difference of sums.
     fn statistics(&self, c: usize) -> Statistics {
         let count = (self.batch * self.size) as f64;
-        let arch = Arch::new();
         let over_batch =
             |f: &dyn Fn(&[T]) -> f64| -> f64 { (0..self.batch).map(|n| f(self.plane(n, c))).sum() };
         let plain = |plane: &[T]| {
-            arch.dispatch(
+            vectorised(
                 #[inline(always)]
                 || sums(plane.len(), |i| [plane[i].to_f64()])[0],
             )
         };
         let mean = over_batch(&plain) / count;
         let square = |plane: &[T]| {
-            arch.dispatch(
+            vectorised(
                 #[inline(always)]
                 || {
                     sums(plane.len(), |i| {
@@ -364,13 +362,12 @@ fn normalise<T: WithDType>(
     beta: &[T],
     relu: bool,
 ) -> (Vec<T>, Vec<Statistics>) {
-    let arch = Arch::new();
     x.each_channel(|c, planes| {
         let statistics = fixed.map_or_else(|| x.statistics(c), |fixed| fixed[c]);
         let scale = T::from_f64(gamma[c].to_f64() * statistics.inverse_deviation());
         let (mean, shift) = (T::from_f64(statistics.mean), beta[c]);
         for (n, y) in planes.iter_mut().enumerate() {
-            arch.dispatch(
+            vectorised(
                 #[inline(always)]
                 || {
                     for (y, &x) in y.iter_mut().zip(x.plane(n, c)) {

@@ -38,5 +38,6 @@ mod parameters;
 mod resnet;
 mod run;
 mod storage;
+mod vectorised;
 
 pub use error::Error;

@@ -1,10 +1,10 @@
 //! The end of a residual block: the rectified sum, in one pass each way.
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
-use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::storage::{contiguous_slice, with_float};
+use crate::vectorised::vectorised;
 
 /// `max(a + b, 0)` for two tensors of one shape, f32 or f64; the gradient at a sum of zero is zero.
 ///
@@ -87,10 +87,9 @@ const CHUNK: usize = 1 << 14;
 
 fn zip_map<T: WithDType>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Sync) -> CpuStorage {
     let mut out = vec![T::zero(); a.len()];
-    let arch = Arch::new();
     let chunks = out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK));
     chunks.for_each(|((out, a), b)| {
-        arch.dispatch(
+        vectorised(
             #[inline(always)]
             || {
                 for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
