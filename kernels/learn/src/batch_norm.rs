@@ -10,6 +10,7 @@ use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor, 
 use rayon::prelude::*;
 
 use crate::storage::{contiguous_slice, with_float};
+use crate::vectorised::vectorised;
 
 /// The variables of one batch normalisation, each of shape `(C)`.
 #[derive(Clone, Debug)]
@@ -136,10 +137,11 @@ impl CustomOp3 for Normalise {
     ) -> Result<(CpuStorage, Shape)> {
         let output = with_float!(self.name(), x, T => {
             let planes = Planes::<T>::new(contiguous_slice(self.name(), x, lx)?, lx.dims());
-            let statistics = self.statistics.get_or_init(|| planes.statistics());
             let gamma = contiguous_slice::<T>(self.name(), gamma, lgamma)?;
             let beta = contiguous_slice::<T>(self.name(), beta, lbeta)?;
-            normalise(&planes, statistics, gamma, beta, self.relu)
+            let (y, statistics) = normalise(&planes, self.statistics.get(), gamma, beta, self.relu);
+            self.statistics.get_or_init(|| statistics);
+            T::to_cpu_storage_owned(y)
         });
         Ok((output, lx.shape().clone()))
     }
@@ -207,56 +209,91 @@ impl CustomOp3 for NormaliseGradient<'_> {
             let x = Planes::<T>::new(contiguous_slice(self.name(), x, lx)?, lx.dims());
             let y = Planes::<T>::new(contiguous_slice(self.name(), y, ly)?, lx.dims());
             let dy = Planes::<T>::new(contiguous_slice(self.name(), dy, ldy)?, lx.dims());
-            let sums = self.sums.get_or_init(|| self.channel_sums(&x, &y, &dy));
-            self.input_gradient(&x, &y, &dy, sums)
+            let (dx, sums) = match self.relu {
+                true => self.input_gradient::<T, true>(&x, &y, &dy),
+                false => self.input_gradient::<T, false>(&x, &y, &dy),
+            };
+            self.sums.get_or_init(|| sums);
+            T::to_cpu_storage_owned(dx)
         });
         Ok((gradient, lx.shape().clone()))
     }
 }
 
 impl NormaliseGradient<'_> {
-    fn channel_sums<T: WithDType>(&self, x: &Planes<T>, y: &Planes<T>, dy: &Planes<T>) -> Vec<Sums> {
-        let channel = |c: usize| {
-            let (mean, inverse) = (self.statistics[c].mean, self.statistics[c].inverse_deviation());
-            let mut sums = Sums { plain: 0.0, scaled: 0.0 };
-            for n in 0..x.batch {
-                let (x, y, dy) = (x.plane(n, c), y.plane(n, c), dy.plane(n, c));
-                let passed = |i: usize| if self.relu && y[i] == T::zero() { 0.0 } else { dy[i].to_f64() };
-                sums.plain += sum(x.len(), passed);
-                sums.scaled += sum(x.len(), |i| passed(i) * (x[i].to_f64() - mean)) * inverse;
-            }
-            sums
-        };
-        (0..x.channels).into_par_iter().map(channel).collect()
-    }
-
-    fn input_gradient<T: WithDType>(
+    /// The gradient, and the sums of each channel. Without `RELU`, `y` is not read.
+    fn input_gradient<T: WithDType, const RELU: bool>(
         &self,
         x: &Planes<T>,
         y: &Planes<T>,
         dy: &Planes<T>,
-        sums: &[Sums],
-    ) -> CpuStorage {
-        let count = (x.batch * x.size) as f64;
-        let mut dx = vec![T::zero(); x.data.len()];
-        dx.par_chunks_mut(x.size).enumerate().for_each(|(plane, dx)| {
-            let (n, c) = (plane / x.channels, plane % x.channels);
-            let (x, y, dy) = (x.plane(n, c), y.plane(n, c), dy.plane(n, c));
-            let inverse = self.statistics[c].inverse_deviation();
-            let scale = T::from_f64(self.gamma[c] * inverse);
-            // dx = gamma / deviation * (dy - mean(dy) - x_hat mean(dy x_hat)), the means only where the statistics
-            // follow the input; written as scale dy + slope (x - mean) + offset.
-            let follow = if self.on_batch { self.gamma[c] * inverse / count } else { 0.0 };
-            let offset = T::from_f64(-follow * sums[c].plain);
-            let slope = T::from_f64(-follow * sums[c].scaled * inverse);
-            let mean = T::from_f64(self.statistics[c].mean);
-            for (((dx, &x), &y), &dy) in dx.iter_mut().zip(x).zip(y).zip(dy) {
-                let passed = if self.relu && y == T::zero() { T::zero() } else { dy };
-                *dx = scale * passed + slope * (x - mean) + offset;
+    ) -> (Vec<T>, Vec<Sums>) {
+        x.each_channel(|c, dx| {
+            let mut sums = Sums { plain: 0.0, scaled: 0.0 };
+            for n in 0..x.batch {
+                let planes = [x.plane(n, c), y.plane(n, c), dy.plane(n, c)];
+                let mean = self.statistics[c].mean;
+                let [plain, scaled] = vectorised(
+                    #[inline(always)]
+                    || gradient_sums::<T, RELU>(planes, mean),
+                );
+                sums.plain += plain;
+                sums.scaled += scaled * self.statistics[c].inverse_deviation();
             }
-        });
-        T::to_cpu_storage_owned(dx)
+            let line = self.line(c, sums, (x.batch * x.size) as f64);
+            for (n, dx) in dx.iter_mut().enumerate() {
+                let planes = [x.plane(n, c), y.plane(n, c), dy.plane(n, c)];
+                vectorised(
+                    #[inline(always)]
+                    || line.apply::<T, RELU>(planes, dx),
+                );
+            }
+            sums
+        })
     }
+
+    /// `dx = gamma / deviation * (dy - mean(dy) - x_hat mean(dy x_hat))`, the means only where the statistics follow the
+    /// input.
+    fn line(&self, c: usize, sums: Sums, count: f64) -> Line {
+        let inverse = self.statistics[c].inverse_deviation();
+        let follow = if self.on_batch { self.gamma[c] * inverse / count } else { 0.0 };
+        Line {
+            scale: self.gamma[c] * inverse,
+            slope: -follow * sums.scaled * inverse,
+            mean: self.statistics[c].mean,
+            offset: -follow * sums.plain,
+        }
+    }
+}
+
+/// `dx = scale dy + slope (x - mean) + offset`.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    scale: f64,
+    slope: f64,
+    mean: f64,
+    offset: f64,
+}
+
+impl Line {
+    #[inline(always)]
+    fn apply<T: WithDType, const RELU: bool>(self, [x, y, dy]: [&[T]; 3], dx: &mut [T]) {
+        let [scale, slope, mean, offset] =
+            [self.scale, self.slope, self.mean, self.offset].map(|value| T::from_f64(value));
+        for (((dx, &x), &y), &dy) in dx.iter_mut().zip(x).zip(y).zip(dy) {
+            let passed = if RELU && y == T::zero() { T::zero() } else { dy };
+            *dx = scale * passed + slope * (x - mean) + offset;
+        }
+    }
+}
+
+/// Over a plane: the sum of the gradient that the rectifier lets through, and of its product with `x - mean`.
+#[inline(always)]
+fn gradient_sums<T: WithDType, const RELU: bool>([x, y, dy]: [&[T]; 3], mean: f64) -> [f64; 2] {
+    sums(x.len(), |i| {
+        let passed = if RELU && y[i] == T::zero() { 0.0 } else { dy[i].to_f64() };
+        [passed, passed * (x[i].to_f64() - mean)]
+    })
 }
 
 /// A dense `(N, C, …)` tensor seen as `N * C` planes.
@@ -276,58 +313,92 @@ impl<'a, T: WithDType> Planes<'a, T> {
         &self.data[(n * self.channels + c) * self.size..][..self.size]
     }
 
+    /// A tensor of this one's shape, made channel by channel of its planes, one per sample, and what each of them gives.
+    /// A channel is small enough to be read several times in a cache.
+    fn each_channel<R: Send>(&self, make: impl Fn(usize, &mut [&mut [T]]) -> R + Sync) -> (Vec<T>, Vec<R>) {
+        let mut made = vec![T::zero(); self.data.len()];
+        let mut channels: Vec<Vec<&mut [T]>> =
+            (0..self.channels).map(|_| Vec::with_capacity(self.batch)).collect();
+        for (plane, values) in made.chunks_exact_mut(self.size).enumerate() {
+            channels[plane % self.channels].push(values);
+        }
+        let results =
+            channels.into_par_iter().enumerate().map(|(c, mut planes)| make(c, &mut planes)).collect();
+        (made, results)
+    }
+
     /// Two passes, in f64: the variance of values far from zero would not survive a difference of sums.
-    fn statistics(&self) -> Vec<Statistics> {
+    fn statistics(&self, c: usize) -> Statistics {
         let count = (self.batch * self.size) as f64;
-        let channel = |c: usize| {
-            let over_batch = |f: &(dyn Fn(&[T]) -> f64 + Sync)| -> f64 {
-                (0..self.batch).map(|n| f(self.plane(n, c))).sum()
-            };
-            let mean = over_batch(&|plane| sum(plane.len(), |i| plane[i].to_f64())) / count;
-            let square = |plane: &[T]| {
-                sum(plane.len(), |i| {
-                    let difference = plane[i].to_f64() - mean;
-                    difference * difference
-                })
-            };
-            Statistics { mean, variance: over_batch(&square) / count }
+        let over_batch =
+            |f: &dyn Fn(&[T]) -> f64| -> f64 { (0..self.batch).map(|n| f(self.plane(n, c))).sum() };
+        let plain = |plane: &[T]| {
+            vectorised(
+                #[inline(always)]
+                || sums(plane.len(), |i| [plane[i].to_f64()])[0],
+            )
         };
-        (0..self.channels).into_par_iter().map(channel).collect()
+        let mean = over_batch(&plain) / count;
+        let square = |plane: &[T]| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    sums(plane.len(), |i| {
+                        let difference = plane[i].to_f64() - mean;
+                        [difference * difference]
+                    })[0]
+                },
+            )
+        };
+        Statistics { mean, variance: over_batch(&square) / count }
     }
 }
 
+/// The normalised values, with the statistics that they were normalised with: `fixed`, or those of the batch.
 fn normalise<T: WithDType>(
     x: &Planes<T>,
-    statistics: &[Statistics],
+    fixed: Option<&Vec<Statistics>>,
     gamma: &[T],
     beta: &[T],
     relu: bool,
-) -> CpuStorage {
-    let mut y = vec![T::zero(); x.data.len()];
-    y.par_chunks_mut(x.size).enumerate().for_each(|(plane, y)| {
-        let (n, c) = (plane / x.channels, plane % x.channels);
-        let scale = T::from_f64(gamma[c].to_f64() * statistics[c].inverse_deviation());
-        let (mean, shift) = (T::from_f64(statistics[c].mean), beta[c]);
-        for (y, &x) in y.iter_mut().zip(x.plane(n, c)) {
-            let value = (x - mean) * scale + shift;
-            // Written so that a NaN stays one.
-            *y = if relu && value < T::zero() { T::zero() } else { value };
+) -> (Vec<T>, Vec<Statistics>) {
+    x.each_channel(|c, planes| {
+        let statistics = fixed.map_or_else(|| x.statistics(c), |fixed| fixed[c]);
+        let scale = T::from_f64(gamma[c].to_f64() * statistics.inverse_deviation());
+        let (mean, shift) = (T::from_f64(statistics.mean), beta[c]);
+        for (n, y) in planes.iter_mut().enumerate() {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (y, &x) in y.iter_mut().zip(x.plane(n, c)) {
+                        let value = (x - mean) * scale + shift;
+                        // Written so that a NaN stays one.
+                        *y = if relu && value < T::zero() { T::zero() } else { value };
+                    }
+                },
+            );
         }
-    });
-    T::to_cpu_storage_owned(y)
+        statistics
+    })
 }
 
-/// The sum of `f(0..count)` in eight interleaved lanes, which the processor can add at once; a fixed order.
+/// The sums of `f(0..count)` in sixteen interleaved lanes, which the processor can add at once; a fixed order.
 #[inline(always)]
-fn sum(count: usize, f: impl Fn(usize) -> f64) -> f64 {
-    let mut lanes = [0.0; 8];
-    for block in 0..count / 8 {
-        for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f(block * 8 + lane);
+fn sums<const K: usize>(count: usize, f: impl Fn(usize) -> [f64; K]) -> [f64; K] {
+    const LANES: usize = 16;
+    let mut lanes = [[0.0; LANES]; K];
+    for block in 0..count / LANES {
+        for lane in 0..LANES {
+            let terms = f(block * LANES + lane);
+            (0..K).for_each(|k| lanes[k][lane] += terms[k]);
         }
     }
-    let rest: f64 = (count / 8 * 8..count).map(&f).sum();
-    lanes.iter().sum::<f64>() + rest
+    let mut rest = [0.0; K];
+    for i in count / LANES * LANES..count {
+        let terms = f(i);
+        (0..K).for_each(|k| rest[k] += terms[k]);
+    }
+    std::array::from_fn(|k| lanes[k].iter().sum::<f64>() + rest[k])
 }
 
 #[cfg(test)]

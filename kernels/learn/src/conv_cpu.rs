@@ -7,12 +7,12 @@
 use std::ops::Range;
 
 use candle_core::CpuStorage;
-use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::conv::Geometry;
 use crate::conv_unfold::{Tile, Window};
 use crate::panel::{Product, Real, Widths, aligned};
+use crate::vectorised::vectorised;
 
 /// `(N, O, D', H', W')` from `x` `(N, C, D, H, W)` and `w` `(O, C, kd, kh, kw)`, all dense.
 pub(crate) fn forward<T: Real>(g: &Geometry, x: &[T], w: &[T]) -> CpuStorage {
@@ -62,7 +62,10 @@ pub(crate) fn backward_filter<T: Real>(g: &Geometry, x: &[T], dy: &[T]) -> CpuSt
         let unfolded = aligned(&mut scratch.unfolded, rows * FILTER_DEPTH);
         let sums = aligned(&mut scratch.sums, rows * panels.columns());
         for tile in &tiles {
-            Arch::new().dispatch(|| tile.unfold(&window, x, channels.clone(), unfolded, FILTER_DEPTH));
+            vectorised(
+                #[inline(always)]
+                || tile.unfold(&window, x, channels.clone(), unfolded, FILTER_DEPTH),
+            );
             for panel in &panels.panels {
                 Product {
                     panel: &panel.values[tile.range.start * panel.width..tile.range.end * panel.width],
@@ -175,7 +178,10 @@ fn correlate_tile<T: Real>(
     for channels in cut(window.in_channels, (FORWARD_DEPTH / taps).max(1)) {
         let depth = channels.len() * taps;
         let unfolded = aligned(&mut scratch.unfolded, depth * width);
-        Arch::new().dispatch(|| tile.unfold(window, x, channels.clone(), unfolded, width));
+        vectorised(
+            #[inline(always)]
+            || tile.unfold(window, x, channels.clone(), unfolded, width),
+        );
         Product {
             panel: unfolded,
             width,

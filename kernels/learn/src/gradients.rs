@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Storage, Tensor, Var, bail};
-use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::error::Error;
 use crate::storage::contiguous_slice;
+use crate::vectorised::vectorised;
 
 /// Gradients by the names of their variables, f32, with one factor for all.
 #[derive(Clone, Debug)]
@@ -111,7 +111,7 @@ const CHUNK: usize = 1 << 14;
 
 fn sum_of_squares(values: &[f32]) -> f64 {
     let chunk = |values: &[f32]| {
-        Arch::new().dispatch(
+        vectorised(
             #[inline(always)]
             || {
                 // Lanes that a processor adds at once; their order is fixed.

@@ -48,5 +48,6 @@ mod parameters;
 mod resnet;
 mod storage;
 mod vision_transformer;
+mod vectorised;
 
 pub use error::Error;

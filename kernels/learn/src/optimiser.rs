@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor, Var, bail};
-use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::error::Error;
 use crate::gradients::{Gradients, with_values};
 use crate::schedule::Rates;
+use crate::vectorised::vectorised;
 
 /// An optimiser and its state.
 #[derive(Clone, Debug)]
@@ -213,12 +213,11 @@ fn adamw(weights: &mut [f32], gradient: &[f32], moments: &mut Moments, c: AdamWC
         .zip(gradient.par_chunks(CHUNK))
         .zip(moments.first.par_chunks_mut(CHUNK))
         .zip(moments.second.par_chunks_mut(CHUNK));
-    let arch = Arch::new();
     chunks.for_each(|(((weights, gradient), first), second)| {
-        arch.dispatch(
+        vectorised(
             #[inline(always)]
             || {
-                let elements = weights.iter_mut().zip(gradient).zip(first).zip(second);
+                let elements = weights.iter_mut().zip(gradient).zip(&mut *first).zip(&mut *second);
                 for (((weight, &gradient), first), second) in elements {
                     let gradient = gradient * c.gradient;
                     *first = c.first[0] * *first + c.first[1] * gradient;
@@ -296,12 +295,11 @@ struct SgdCoefficients {
 fn sgd(weights: &mut [f32], gradient: &[f32], momentum: &mut [f32], c: SgdCoefficients) {
     let chunks =
         weights.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(momentum.par_chunks_mut(CHUNK));
-    let arch = Arch::new();
     chunks.for_each(|((weights, gradient), momentum)| {
-        arch.dispatch(
+        vectorised(
             #[inline(always)]
             || {
-                for ((weight, &gradient), momentum) in weights.iter_mut().zip(gradient).zip(momentum) {
+                for ((weight, &gradient), momentum) in weights.iter_mut().zip(gradient).zip(&mut *momentum) {
                     let gradient = gradient * c.gradient + c.decay * *weight;
                     *momentum = c.momentum * *momentum + gradient;
                     let step = if c.nesterov { gradient + c.momentum * *momentum } else { *momentum };

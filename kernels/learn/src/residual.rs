@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, WithDTyp
 use rayon::prelude::*;
 
 use crate::storage::{contiguous_slice, with_float};
+use crate::vectorised::vectorised;
 
 /// `max(a + b, 0)` for two tensors of one shape, f32 or f64; the gradient at a sum of zero is zero.
 ///
@@ -88,9 +89,14 @@ fn zip_map<T: WithDType>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Sync) -> CpuS
     let mut out = vec![T::zero(); a.len()];
     let chunks = out.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK));
     chunks.for_each(|((out, a), b)| {
-        for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-            *out = f(a, b);
-        }
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                    *out = f(a, b);
+                }
+            },
+        );
     });
     T::to_cpu_storage_owned(out)
 }
