@@ -112,8 +112,10 @@ impl Encoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::goldens::wave;
-    use candle_core::Device;
+    use crate::goldens::{
+        assert_close, assert_gradients, fill, network_golden, numbers, sizes, values, wave, wave_var,
+    };
+    use candle_core::{DType, Device};
 
     const TINY: [ModelKind; 6] = [
         ModelKind::ResNet3dTiny,
@@ -159,6 +161,34 @@ mod tests {
         }
     }
 
+    /// Whole networks against the modules of torchvision and MONAI, which compute in f64, this one in f32.
+    #[test]
+    fn logits_and_gradients_of_the_published_modules() {
+        for (name, case) in network_golden("networks").as_object().unwrap() {
+            let kind: ModelKind = name.parse().unwrap();
+            let network = Network::seeded(kind, 3, 0).unwrap().parameters;
+            let mut arrays = network.arrays().unwrap();
+            let trainable = arrays.iter_mut().filter(|(name, _)| network.trainable.contains_key(*name));
+            fill(trainable.map(|(name, array)| (name, &mut array.values, array.shape.clone())));
+            let network = Network::stored(kind, 3, arrays).unwrap();
+            let mut shape: Vec<usize> = match kind.axes() {
+                Axes::Image => sizes::<4>(&case["shape"]).to_vec(),
+                Axes::Volume => sizes::<5>(&case["shape"]).to_vec(),
+            };
+            if kind.axes() == Axes::Image {
+                shape.insert(2, 1);
+            }
+            let input = wave_var(&shape, 0.3, 1.0, 0.0).to_dtype(DType::F32).unwrap();
+            let mode = if case["train"].as_bool().unwrap() { Mode::Train } else { Mode::Eval };
+            let logits = network.classify(&network.embed(&input, mode).unwrap()).unwrap();
+            assert_close(name, &values(&logits), &numbers(&case["logits"]), 1e-4);
+            let upstream = wave_var(logits.dims(), 0.9, 1.0, 0.0).to_dtype(DType::F32).unwrap();
+            let gradients = (logits * upstream).unwrap().sum_all().unwrap().backward().unwrap();
+            let trainable = network.parameters.trainable.iter();
+            assert_gradients(name, &case["gradients"], trainable, &gradients, 1e-3);
+        }
+    }
+
     #[test]
     fn a_gradient_reaches_every_variable() {
         for kind in TINY {
@@ -200,7 +230,7 @@ mod tests {
     fn inputs_that_do_not_fit() {
         let fail = |kind, shape: [usize; 5]| {
             let network = Network::seeded(kind, 2, 1).unwrap();
-            let input = Tensor::zeros(&shape[..], candle_core::DType::F32, &Device::Cpu).unwrap();
+            let input = Tensor::zeros(&shape[..], DType::F32, &Device::Cpu).unwrap();
             network.embed(&input, Mode::Eval).unwrap_err().to_string()
         };
         let error = fail(ModelKind::ResNetTiny, [1, 1, 4, 32, 32]);
