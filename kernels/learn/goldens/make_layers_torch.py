@@ -1,5 +1,5 @@
 """Makes layers_torch.json and networks_torch.json, the reference values of pooling, of the operations of
-transformers, of interpolation, of whole networks and of a BERT.
+transformers, of interpolation, of whole networks and of a BERT, and wrapped.pth, a file of torch.save.
 
     pip install torch==2.15.0 torchvision==0.29.2 monai==1.6.1 einops transformers==5.24.0 numpy
     python make_layers_torch.py
@@ -15,7 +15,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.networks.nets import DenseNet, DenseNet121, ViT
+import torchvision
 from torchvision.models import VisionTransformer, resnet18, resnet50
+from torchvision.models.video import r3d_18
 from transformers import BertConfig, BertModel
 
 
@@ -157,5 +159,24 @@ def write(path, values):
         file.write("\n")
 
 
+def torchvision_densenet():
+    return torchvision.models.densenet.DenseNet(growth_rate=8, block_config=(2, 2, 2), num_init_features=16, num_classes=5)
+
+
+def shapes(model):
+    """Names and shapes of everything that a saved module holds."""
+    return {name: list(array.shape) for name, array in model.state_dict().items()}
+
+
+def wrapped():
+    """A checkpoint as trainers write them: the state dict under a key, behind a prefix, beside other things. One array
+    is a part of a longer storage, one is transposed in it, one is of integers."""
+    arrays = dict(weight=wave([2, 3], 0.1), part=wave([6], 0.2)[2:5].half(), turned=wave([3, 4], 0.3).float().t(),
+                  num_batches_tracked=torch.tensor(7))
+    return dict(epoch=3, state_dict=OrderedDict((f"module.{name}", array) for name, array in arrays.items()))
+
+
+torch.save(wrapped(), "wrapped.pth")
 write("layers_torch.json", dict(pool=pools(), interpolate=interpolations(), transformer=transformer()))
-write("networks_torch.json", dict(networks=networks(), bert=bert()))
+write("networks_torch.json", dict(networks=networks(), bert=bert(), published=dict(
+    r3d_18=shapes(r3d_18()), densenet=shapes(torchvision_densenet()))))

@@ -2,6 +2,8 @@
 //!
 //! - [`train::train`] fits a multi-label classifier and returns weights that carry their own view,
 //! - [`infer::Model`] scores and embeds volumes with such weights,
+//! - [`text_encoder::TextEncoder`] embeds texts by a BERT, published or small, and can be trained,
+//! - [`pretrained`] puts published weights into a network and reports where each array came from,
 //! - [`view::View`] is the one place where Hounsfield units become network input,
 //! - [`conv`], [`batch_norm`], [`residual`] and [`pool`] are the layers candle lacks or has only slowly,
 //!   each with its own gradient,
@@ -14,6 +16,7 @@
 //! the number of threads. They do depend on the processor: the matrix kernels are chosen at run time.
 
 pub mod batch_norm;
+pub mod bert;
 pub mod conv;
 pub mod infer;
 pub mod interpolate;
@@ -21,10 +24,13 @@ pub mod loss;
 pub mod model;
 pub mod optimiser;
 pub mod pool;
+pub mod pretrained;
 pub mod residual;
+pub mod text_encoder;
 pub mod train;
 pub mod transformer;
 pub mod view;
+pub mod vocabulary;
 pub mod weights;
 
 mod batches;

@@ -3,12 +3,13 @@
 use candle_core::Tensor;
 use candle_nn::{Linear, Module};
 
-use crate::densenet::DenseNet;
+use crate::densenet::{self, DenseNet};
 use crate::error::Error;
 use crate::model::{Axes, EncoderForm, ModelKind};
 use crate::parameters::{Arrays, Builder, Init, Parameters};
+use crate::pretrained::{self, Coverage, Head, Rule, Rules, StateDict, Stem, Transfer};
 use crate::resnet::ResNet;
-use crate::vision_transformer::VisionTransformer;
+use crate::vision_transformer::{self, VisionTransformer};
 
 /// An encoder with a linear head.
 #[derive(Clone, Debug)]
@@ -38,6 +39,37 @@ impl Network {
         Self::build(kind, classes, Builder::stored(arrays))
     }
 
+    /// A network with the published weights of a file, and with new ones from `seed` where `transfer` says so.
+    ///
+    /// The files are those of torchvision (`resnet18`, `resnet50`, `densenet121`, `vit_b_16`, and `r3d_18` with a
+    /// new stem) and of MONAI (`DenseNet121`, `ViT`), or of this program.
+    pub(crate) fn pretrained(
+        kind: ModelKind,
+        classes: usize,
+        seed: u64,
+        dict: &StateDict,
+        transfer: Transfer,
+    ) -> Result<(Self, Coverage), Error> {
+        let mut arrays = Self::seeded(kind, classes, seed)?.parameters.arrays()?;
+        let rule = |name: &str| match name {
+            _ if name.starts_with(kind.head_name()) => match transfer.head {
+                Head::Published => Rule::Taken,
+                Head::New => Rule::New,
+            },
+            _ if name == kind.stem_name() => match transfer.stem {
+                Stem::Published => Rule::Taken,
+                Stem::Summed => Rule::Summed,
+                Stem::New => Rule::New,
+            },
+            // Weights from self-supervision have none: only a classifier looks at it.
+            "cls_token" if transfer.head == Head::New => Rule::Optional,
+            _ => Rule::Taken,
+        };
+        let rules = Rules { network: kind.name(), rename: &|name| published_name(kind, name), rule: &rule };
+        let coverage = pretrained::transfer(dict, &mut arrays, &rules)?;
+        Ok((Self::stored(kind, classes, arrays)?, coverage))
+    }
+
     fn build(kind: ModelKind, classes: usize, mut builder: Builder) -> Result<Self, Error> {
         let encoder = Encoder::new(kind, &mut builder)?;
         let inputs = kind.embedding_dim();
@@ -57,6 +89,16 @@ impl Network {
     /// `(N, embedding)` to logits `(N, classes)`.
     pub(crate) fn classify(&self, embedding: &Tensor) -> Result<Tensor, Error> {
         Ok(self.head.forward(embedding)?)
+    }
+}
+
+/// Our name for a variable of a published network: that of its publisher, or of the one whose names are used here
+/// where two have published the same network.
+fn published_name(kind: ModelKind, name: &str) -> String {
+    match kind.form() {
+        EncoderForm::ResNet(_) => name.to_owned(),
+        EncoderForm::DenseNet(_) => densenet::published_name(name),
+        EncoderForm::VisionTransformer(_) => vision_transformer::published_name(name),
     }
 }
 

@@ -53,7 +53,8 @@ impl Names {
         }
     }
 
-    fn patches(self) -> &'static str {
+    /// The convolution that makes tokens of patches.
+    pub(crate) fn patches(self) -> &'static str {
         match self {
             Self::Torchvision => "conv_proj",
             Self::Monai => "patch_embedding.patch_embeddings",
@@ -80,6 +81,16 @@ impl Names {
             Self::Torchvision => 1e-6,
             Self::Monai => 1e-5,
         }
+    }
+}
+
+/// The name here of a variable that torchvision or MONAI calls so. torchvision has called the layers of a perceptron
+/// by other names, MONAI's head is one of two layers where it ends in a hyperbolic tangent.
+pub(crate) fn published_name(name: &str) -> String {
+    let name = name.replace(".mlp.linear_1.", ".mlp.0.").replace(".mlp.linear_2.", ".mlp.3.");
+    match name.strip_prefix("classification_head.0.") {
+        Some(rest) => format!("classification_head.{rest}"),
+        None => name,
     }
 }
 
