@@ -140,24 +140,24 @@ impl fmt::Display for Coverage {
         }
         // Nobody reads the names of the counters that batch normalisations keep for a schedule that is not used here.
         let (counters, others): (Vec<&String>, Vec<&String>) =
-            self.left_over.iter().partition(|name| name.ends_with("num_batches_tracked"));
-        let parts = [
-            ("summed over channels", self.summed.iter().collect()),
-            ("new", self.new.iter().collect()),
-            ("left over", others),
-        ];
-        for (what, names) in parts {
+            self.left_over.iter().partition(|name| name.ends_with(COUNTER));
+        let mut left_over: Vec<String> = others.into_iter().cloned().collect();
+        if !counters.is_empty() {
+            left_over.push(format!("{} of {COUNTER}", counters.len()));
+        }
+        for (what, names) in
+            [("summed over channels", &self.summed), ("new", &self.new), ("left over", &left_over)]
+        {
             if !names.is_empty() {
-                let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
                 write!(f, "; {what}: {}", names.join(", "))?;
             }
         }
-        match counters.len() {
-            0 => Ok(()),
-            count => write!(f, "; left over: {count} counters of batches"),
-        }
+        Ok(())
     }
 }
+
+/// How PyTorch calls the count of the batches that a normalisation has seen.
+const COUNTER: &str = "num_batches_tracked";
 
 /// How the arrays of a file belong to a network.
 pub(crate) struct Rules<'a> {
@@ -338,7 +338,7 @@ mod tests {
         let coverage = transfer(&dict, &mut arrays, &rules).unwrap();
         assert_eq!(
             coverage.to_string(),
-            "2 arrays taken from `state_dict` by the prefix `module.`; new: bias; left over: 1 counters of batches"
+            "2 arrays taken from `state_dict` by the prefix `module.`; new: bias; left over: 1 of num_batches_tracked"
         );
         let weight: Vec<f64> = arrays["weight"].values.iter().map(|&value| f64::from(value)).collect();
         assert_close("weight", &weight, &wave(6, 0.1, 1.0), 1e-6);
@@ -455,13 +455,13 @@ mod tests {
         assert_eq!(
             load("r3d_18", ModelKind::ResNet3d18, Stem::New),
             "99 arrays taken; new: fc.bias, fc.weight, stem.0.weight; \
-             left over: fc.bias, fc.weight, stem.0.weight; left over: 20 counters of batches"
+             left over: fc.bias, fc.weight, stem.0.weight, 20 of num_batches_tracked"
         );
         assert_eq!(
             load("densenet", ModelKind::DenseNetTiny, Stem::Summed),
             "79 arrays taken; summed over channels: features.conv0.weight; \
              new: class_layers.out.bias, class_layers.out.weight; \
-             left over: classifier.bias, classifier.weight; left over: 16 counters of batches"
+             left over: classifier.bias, classifier.weight, 16 of num_batches_tracked"
         );
     }
 
