@@ -33,6 +33,27 @@ impl Form {
     }
 }
 
+/// The name here of a variable that MONAI or torchvision calls so. torchvision has no `layers` in its dense layers, a
+/// head called `classifier`, and in its older files a dot in `norm.1`.
+pub(crate) fn published_name(name: &str) -> String {
+    let mut name = name.to_owned();
+    for part in ["norm", "conv"] {
+        for number in ["1", "2"] {
+            name = name.replace(&format!(".{part}.{number}."), &format!(".{part}{number}."));
+        }
+    }
+    if let Some(rest) = name.strip_prefix("classifier.") {
+        return format!("class_layers.out.{rest}");
+    }
+    match name.split_once(".denselayer") {
+        Some((block, rest)) if !rest.contains(".layers.") => match rest.split_once('.') {
+            Some((number, rest)) => format!("{block}.denselayer{number}.layers.{rest}"),
+            None => name,
+        },
+        _ => name,
+    }
+}
+
 /// The first convolution of a layer has this many times the growth of channels.
 const BOTTLENECK: usize = 4;
 const STEM: Window = Window { kernel: 7, stride: 2, padding: 3 };

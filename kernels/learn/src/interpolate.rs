@@ -68,3 +68,55 @@ fn weights(from: usize, to: usize, alignment: Alignment) -> Vec<f64> {
     }
     weights
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::goldens::{
+        assert_gradients_match_differences, assert_is_case, sizes, torch_golden, values, wave_var,
+    };
+
+    #[test]
+    fn values_and_gradients_of_pytorch() {
+        let golden = torch_golden("interpolate");
+        let x = wave_var(&[1, 2, 4, 5, 6], 0.1, 1.0, 0.0);
+        for case in golden["linear"].as_array().unwrap() {
+            let alignment = match case["aligned"].as_bool().unwrap() {
+                true => Alignment::Centres,
+                false => Alignment::Corners,
+            };
+            assert_is_case("linear", case, &[&x], || {
+                interpolate_linear(&x, sizes(&case["size"]), alignment).unwrap()
+            });
+        }
+        assert_is_case("nearest", &golden["nearest"], &[&x], || repeat_nearest(&x, [1, 2, 3]).unwrap());
+    }
+
+    #[test]
+    fn gradients_are_the_finite_differences() {
+        let x = wave_var(&[1, 2, 2, 3, 2], 0.1, 1.0, 0.0);
+        for alignment in [Alignment::Corners, Alignment::Centres] {
+            assert_gradients_match_differences(&[&x], || {
+                interpolate_linear(&x, [3, 2, 5], alignment).unwrap()
+            });
+        }
+        assert_gradients_match_differences(&[&x], || repeat_nearest(&x, [2, 1, 2]).unwrap());
+    }
+
+    /// candle's own nearest interpolation overwrites the gradient of the other use.
+    #[test]
+    fn a_repeated_tensor_that_is_used_elsewhere_gets_both_gradients() {
+        let x = wave_var(&[1, 1, 1, 3, 3], 0.1, 1.0, 0.0);
+        let loss = repeat_nearest(&x, [1, 2, 2]).unwrap().sum_all().unwrap();
+        let loss = loss.add(&x.sum_all().unwrap()).unwrap();
+        let gradients = loss.backward().unwrap();
+        assert_eq!(values(gradients.get(&x).unwrap()), [5.0; 9]);
+    }
+
+    #[test]
+    fn sizes_that_cannot_work() {
+        let x = wave_var(&[1, 1, 2, 3, 3], 0.1, 1.0, 0.0);
+        let error = interpolate_linear(&x, [0, 3, 3], Alignment::Corners).unwrap_err().to_string();
+        assert!(error.contains("expected (N, C, D, H, W) and no size of zero"), "{error}");
+    }
+}

@@ -3,6 +3,8 @@
 //! - [`classifier::train`] fits a multi-label classifier and returns weights that carry their own view,
 //! - [`infer::Model`] scores and embeds volumes and images with such weights,
 //! - [`view::View`] is the one place where voxels become network input,
+//! - [`text_encoder::TextEncoder`] embeds texts by a BERT, published or small, and can be trained,
+//! - [`pretrained`] puts published weights into a network and reports where each array came from,
 //! - [`conv`], [`batch_norm`], [`residual`] and [`pool`] are the layers candle lacks or has only slowly,
 //!   each with its own gradient,
 //! - [`transformer`] and [`interpolate`] are those whose form in candle has no gradient, made of operations that do.
@@ -16,6 +18,7 @@
 pub mod augment;
 pub mod batch_norm;
 pub mod batches;
+pub mod bert;
 pub mod classifier;
 pub mod conv;
 pub mod gradients;
@@ -26,11 +29,14 @@ pub mod loss;
 pub mod model;
 pub mod optimiser;
 pub mod pool;
+pub mod pretrained;
 pub mod residual;
 pub mod schedule;
 pub mod settings;
+pub mod text_encoder;
 pub mod transformer;
 pub mod view;
+pub mod vocabulary;
 pub mod weights;
 
 mod checkpoint;
@@ -47,7 +53,7 @@ mod panel;
 mod parameters;
 mod resnet;
 mod storage;
-mod vision_transformer;
 mod vectorised;
+mod vision_transformer;
 
 pub use error::Error;

@@ -190,6 +190,16 @@ impl ModelKind {
             EncoderForm::VisionTransformer(form) => form.names.head(),
         }
     }
+
+    /// The name of the weight that sees the input.
+    pub(crate) fn stem_name(self) -> String {
+        match (self.form(), self.axes()) {
+            (EncoderForm::ResNet(_), Axes::Image) => "conv1.weight".into(),
+            (EncoderForm::ResNet(_), Axes::Volume) => "stem.0.weight".into(),
+            (EncoderForm::DenseNet(_), _) => "features.conv0.weight".into(),
+            (EncoderForm::VisionTransformer(form), _) => format!("{}.weight", form.names.patches()),
+        }
+    }
 }
 
 /// Channels of the stages of the published ResNets.

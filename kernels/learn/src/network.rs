@@ -3,12 +3,13 @@
 use candle_core::Tensor;
 use candle_nn::{Linear, Module};
 
-use crate::densenet::DenseNet;
+use crate::densenet::{self, DenseNet};
 use crate::error::Error;
 use crate::model::{Axes, EncoderForm, ModelKind};
 use crate::parameters::{Arrays, Builder, Init, Parameters};
+use crate::pretrained::{self, Coverage, Head, Rule, Rules, StateDict, Stem, Transfer};
 use crate::resnet::ResNet;
-use crate::vision_transformer::VisionTransformer;
+use crate::vision_transformer::{self, VisionTransformer};
 
 /// An encoder with a linear head.
 #[derive(Clone, Debug)]
@@ -38,6 +39,37 @@ impl Network {
         Self::build(kind, classes, Builder::stored(arrays))
     }
 
+    /// A network with the published weights of a file, and with new ones from `seed` where `transfer` says so.
+    ///
+    /// The files are those of torchvision (`resnet18`, `resnet50`, `densenet121`, `vit_b_16`, and `r3d_18` with a
+    /// new stem) and of MONAI (`DenseNet121`, `ViT`), or of this program.
+    pub(crate) fn pretrained(
+        kind: ModelKind,
+        classes: usize,
+        seed: u64,
+        dict: &StateDict,
+        transfer: Transfer,
+    ) -> Result<(Self, Coverage), Error> {
+        let mut arrays = Self::seeded(kind, classes, seed)?.parameters.arrays()?;
+        let rule = |name: &str| match name {
+            _ if name.starts_with(kind.head_name()) => match transfer.head {
+                Head::Published => Rule::Taken,
+                Head::New => Rule::New,
+            },
+            _ if name == kind.stem_name() => match transfer.stem {
+                Stem::Published => Rule::Taken,
+                Stem::Summed => Rule::Summed,
+                Stem::New => Rule::New,
+            },
+            // Weights from self-supervision have none: only a classifier looks at it.
+            "cls_token" if transfer.head == Head::New => Rule::Optional,
+            _ => Rule::Taken,
+        };
+        let rules = Rules { network: kind.name(), rename: &|name| published_name(kind, name), rule: &rule };
+        let coverage = pretrained::transfer(dict, &mut arrays, &rules)?;
+        Ok((Self::stored(kind, classes, arrays)?, coverage))
+    }
+
     fn build(kind: ModelKind, classes: usize, mut builder: Builder) -> Result<Self, Error> {
         let encoder = Encoder::new(kind, &mut builder)?;
         let inputs = kind.embedding_dim();
@@ -57,6 +89,16 @@ impl Network {
     /// `(N, embedding)` to logits `(N, classes)`.
     pub(crate) fn classify(&self, embedding: &Tensor) -> Result<Tensor, Error> {
         Ok(self.head.forward(embedding)?)
+    }
+}
+
+/// Our name for a variable of a published network: that of its publisher, or of the one whose names are used here
+/// where two have published the same network.
+fn published_name(kind: ModelKind, name: &str) -> String {
+    match kind.form() {
+        EncoderForm::ResNet(_) => name.to_owned(),
+        EncoderForm::DenseNet(_) => densenet::published_name(name),
+        EncoderForm::VisionTransformer(_) => vision_transformer::published_name(name),
     }
 }
 
@@ -112,8 +154,10 @@ impl Encoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::goldens::wave;
-    use candle_core::Device;
+    use crate::goldens::{
+        assert_close, assert_gradients, fill, network_golden, numbers, sizes, values, wave, wave_var,
+    };
+    use candle_core::{DType, Device};
 
     const TINY: [ModelKind; 6] = [
         ModelKind::ResNet3dTiny,
@@ -159,6 +203,34 @@ mod tests {
         }
     }
 
+    /// Whole networks against the modules of torchvision and MONAI, which compute in f64, this one in f32.
+    #[test]
+    fn logits_and_gradients_of_the_published_modules() {
+        for (name, case) in network_golden("networks").as_object().unwrap() {
+            let kind: ModelKind = name.parse().unwrap();
+            let network = Network::seeded(kind, 3, 0).unwrap().parameters;
+            let mut arrays = network.arrays().unwrap();
+            let trainable = arrays.iter_mut().filter(|(name, _)| network.trainable.contains_key(*name));
+            fill(trainable.map(|(name, array)| (name, &mut array.values, array.shape.clone())));
+            let network = Network::stored(kind, 3, arrays).unwrap();
+            let mut shape: Vec<usize> = match kind.axes() {
+                Axes::Image => sizes::<4>(&case["shape"]).to_vec(),
+                Axes::Volume => sizes::<5>(&case["shape"]).to_vec(),
+            };
+            if kind.axes() == Axes::Image {
+                shape.insert(2, 1);
+            }
+            let input = wave_var(&shape, 0.3, 1.0, 0.0).to_dtype(DType::F32).unwrap();
+            let mode = if case["train"].as_bool().unwrap() { Mode::Train } else { Mode::Eval };
+            let logits = network.classify(&network.embed(&input, mode).unwrap()).unwrap();
+            assert_close(name, &values(&logits), &numbers(&case["logits"]), 1e-4);
+            let upstream = wave_var(logits.dims(), 0.9, 1.0, 0.0).to_dtype(DType::F32).unwrap();
+            let gradients = (logits * upstream).unwrap().sum_all().unwrap().backward().unwrap();
+            let trainable = network.parameters.trainable.iter();
+            assert_gradients(name, &case["gradients"], trainable, &gradients, 1e-3);
+        }
+    }
+
     #[test]
     fn a_gradient_reaches_every_variable() {
         for kind in TINY {
@@ -200,7 +272,7 @@ mod tests {
     fn inputs_that_do_not_fit() {
         let fail = |kind, shape: [usize; 5]| {
             let network = Network::seeded(kind, 2, 1).unwrap();
-            let input = Tensor::zeros(&shape[..], candle_core::DType::F32, &Device::Cpu).unwrap();
+            let input = Tensor::zeros(&shape[..], DType::F32, &Device::Cpu).unwrap();
             network.embed(&input, Mode::Eval).unwrap_err().to_string()
         };
         let error = fail(ModelKind::ResNetTiny, [1, 1, 4, 32, 32]);

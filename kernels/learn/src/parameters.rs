@@ -88,6 +88,7 @@ pub(crate) struct Builder {
 }
 
 enum Source {
+    Zeros,
     Seed(Box<ChaCha8Rng>),
     Stored(Arrays),
 }
@@ -99,6 +100,11 @@ impl Builder {
             source: Source::Seed(Box::new(ChaCha8Rng::seed_from_u64(seed))),
             parameters: Parameters::default(),
         }
+    }
+
+    /// Variables of zeros: the shapes of a network whose values come from elsewhere.
+    pub(crate) fn zeroed() -> Self {
+        Self { source: Source::Zeros, parameters: Parameters::default() }
     }
 
     /// Variables taken from `arrays`, each of which must be asked for once.
@@ -136,6 +142,7 @@ impl Builder {
 
     fn variable(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Var, Error> {
         let values = match &mut self.source {
+            Source::Zeros => vec![0.0; shape.iter().product()],
             Source::Seed(rng) => draw(rng, shape, init),
             Source::Stored(arrays) => {
                 let Some(array) = arrays.remove(name) else {

@@ -303,7 +303,9 @@ impl CustomOp1 for AveragePoolGradient {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::goldens::{assert_gradients_match_differences, values, wave_var};
+    use crate::goldens::{
+        assert_gradients_match_differences, assert_is_case, sizes, torch_golden, values, wave_var,
+    };
     use candle_core::{DType, Device, Var};
 
     /// Kernel, stride and padding: a stem's, a transition's, an image's, and one that leaves voxels out.
@@ -324,6 +326,20 @@ mod tests {
         assert_eq!(values(&mean), [2.5, 4.5]);
         let padded = average_pool3d(&x, [1, 2, 2], [1, 2, 2], [0, 1, 1]).unwrap();
         assert_eq!(values(&padded), [0.0, 0.75, 0.75, 12.0 / 4.0, 30.0 / 4.0, 18.0 / 4.0]);
+    }
+
+    #[test]
+    fn values_and_gradients_of_pytorch() {
+        for case in torch_golden("pool").as_array().unwrap() {
+            let [kernel, stride, padding] = ["kernel", "stride", "padding"].map(|key| sizes(&case[key]));
+            let x = wave_var(&[1, 2, 4, 5, 6], 0.1, 1.0, 0.0);
+            assert_is_case("maximum", &case["maximum"], &[&x], || {
+                max_pool3d(&x, kernel, stride, padding).unwrap()
+            });
+            assert_is_case("mean", &case["mean"], &[&x], || {
+                average_pool3d(&x, kernel, stride, padding).unwrap()
+            });
+        }
     }
 
     #[test]

@@ -186,7 +186,7 @@ fn layer_names(axes: Axes, block: &str, number: usize) -> [String; 2] {
 
 #[cfg(test)]
 mod tests {
-    use crate::goldens::{assert_close, golden, numbers, values, wave};
+    use crate::goldens::{assert_close, fill, golden, numbers, values, wave};
     use crate::loss::binary_cross_entropy;
     use crate::model::ModelKind;
     use crate::network::{Mode, Network};
@@ -222,15 +222,8 @@ mod tests {
         let case = golden("network");
         let arrays = Network::seeded(ModelKind::ResNet3dTiny, 3, 0).unwrap().parameters;
         let mut stored = arrays.arrays().unwrap();
-        for (index, name) in arrays.trainable.keys().enumerate() {
-            let array = stored.get_mut(name).unwrap();
-            let norm_scale = array.shape.len() == 1 && name.ends_with("weight");
-            let inputs: usize = array.shape[1..].iter().product();
-            let scale = if array.shape.len() == 1 { 0.1 } else { 1.0 / (inputs as f64).sqrt() };
-            let offset = if norm_scale { 1.0 } else { 0.0 };
-            let values = wave(array.values.len(), 0.3 * index as f64, scale);
-            array.values = values.into_iter().map(|value| (value + offset) as f32).collect();
-        }
+        let trainable = stored.iter_mut().filter(|(name, _)| arrays.trainable.contains_key(*name));
+        fill(trainable.map(|(name, array)| (name, &mut array.values, array.shape.clone())));
         let network = Network::stored(ModelKind::ResNet3dTiny, 3, stored).unwrap();
         let input: Vec<f32> =
             wave(2 * 32 * 36 * 40, 0.3, 1.0).into_iter().map(|value| value as f32).collect();

@@ -28,7 +28,7 @@ pub(crate) struct Form {
     pub(crate) mlp: usize,
 }
 
-/// Whose names the variables have; the two publishers also differ in three details of the network.
+/// Whose names the variables have; the two publishers also differ in what has a bias or a position, and in an epsilon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Names {
     /// torchvision's `vit_b_16`: the class token has a position, query, key and value have a bias.
@@ -53,7 +53,8 @@ impl Names {
         }
     }
 
-    fn patches(self) -> &'static str {
+    /// The convolution that makes tokens of patches.
+    pub(crate) fn patches(self) -> &'static str {
         match self {
             Self::Torchvision => "conv_proj",
             Self::Monai => "patch_embedding.patch_embeddings",
@@ -80,6 +81,16 @@ impl Names {
             Self::Torchvision => 1e-6,
             Self::Monai => 1e-5,
         }
+    }
+}
+
+/// The name here of a variable that torchvision or MONAI calls so. torchvision has called the layers of a perceptron
+/// by other names, MONAI's head is one of two layers where it ends in a hyperbolic tangent.
+pub(crate) fn published_name(name: &str) -> String {
+    let name = name.replace(".mlp.linear_1.", ".mlp.0.").replace(".mlp.linear_2.", ".mlp.3.");
+    match name.strip_prefix("classification_head.0.") {
+        Some(rest) => format!("classification_head.{rest}"),
+        None => name,
     }
 }
 
@@ -148,20 +159,17 @@ impl VisionTransformer {
         if let Some(bias) = self.patches.bias() {
             patches = patches.broadcast_add(bias)?;
         }
-        let batch = input.dim(0)?;
         let class_token = self.class_token.as_tensor();
-        Ok(match names {
+        let (class_token, positions) = match names {
             Names::Torchvision => {
-                let class_token = class_token.add(&self.positions.narrow(1, 0, 1)?)?;
                 let positions = self.positions.narrow(1, 1, self.positions.dim(1)? - 1)?;
-                let patches = patches.broadcast_add(&self.at(&positions, grid)?)?;
-                Tensor::cat(&[&class_token.broadcast_as((batch, 1, hidden))?, &patches], 1)?
+                (class_token.add(&self.positions.narrow(1, 0, 1)?)?, positions)
             }
-            Names::Monai => {
-                let patches = patches.broadcast_add(&self.at(&self.positions, grid)?)?;
-                Tensor::cat(&[&class_token.broadcast_as((batch, 1, hidden))?, &patches], 1)?
-            }
-        })
+            Names::Monai => (class_token.clone(), self.positions.as_tensor().clone()),
+        };
+        let patches = patches.broadcast_add(&self.at(&positions, grid)?)?;
+        let class_token = class_token.broadcast_as((input.dim(0)?, 1, hidden))?;
+        Ok(Tensor::cat(&[&class_token, &patches], 1)?)
     }
 
     /// The positions of the patches, `(1, patches, hidden)`, interpolated to a grid of another size.
@@ -247,5 +255,34 @@ impl Block {
         let [first, second] = &self.mlp;
         let inner = gelu(&first.forward(&self.mlp_norm.forward(&tokens)?)?)?;
         Ok(tokens.add(&second.forward(&inner)?)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::goldens::{assert_close, values};
+    use candle_core::{DType, Device};
+
+    /// Positions that rise along W are, on a grid of twice the size, what lies between them.
+    #[test]
+    fn positions_of_a_larger_image_lie_between_those_of_the_stored_grid() {
+        for names in [Names::Torchvision, Names::Monai] {
+            let form = Form { names, patch: 2, side: 4, layers: 1, hidden: 1, heads: 1, mlp: 1 };
+            let mut builder = Builder::zeroed();
+            let encoder = VisionTransformer::new(&mut builder, Axes::Image, &form).unwrap();
+            // The class token's, where it has one, and four patches: 1 left, 3 right.
+            let class: &[f32] = if names == Names::Torchvision { &[7.0] } else { &[] };
+            let rows = [class, &[1.0, 3.0, 1.0, 3.0]].concat();
+            let count = rows.len();
+            encoder.positions.set(&Tensor::from_vec(rows, (1, count, 1), &Device::Cpu).unwrap()).unwrap();
+            let tokens = |height: usize, width: usize| {
+                let input = Tensor::zeros((1, 1, 1, height, width), DType::F32, &Device::Cpu).unwrap();
+                values(&encoder.tokens(&input).unwrap())
+            };
+            let class = if names == Names::Torchvision { 7.0 } else { 0.0 };
+            assert_eq!(tokens(4, 4), [class, 1.0, 3.0, 1.0, 3.0]);
+            assert_close("tokens", &tokens(2, 8), &[class, 1.0, 1.5, 2.5, 3.0], 1e-6);
+        }
     }
 }

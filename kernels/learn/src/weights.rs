@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::error::Error;
 use crate::model::ModelKind;
+use crate::network::Network;
 use crate::parameters::{Array, Arrays};
+use crate::pretrained::{Coverage, StateDict, Transfer};
 use crate::view::View;
 
 /// A trained network: what it is, what it was trained to see and to tell, and its arrays.
@@ -23,6 +25,24 @@ pub struct Weights {
 }
 
 impl Weights {
+    /// The network `model` with the published weights of a file, and where every array came from. What `transfer`
+    /// leaves open is drawn from `seed`.
+    ///
+    /// # Errors
+    /// If the file is of another network: an array of the encoder that it lacks or has in another shape is named,
+    /// beside what it holds.
+    pub fn pretrained(
+        model: ModelKind,
+        classes: Vec<String>,
+        view: View,
+        seed: u64,
+        file: &StateDict,
+        transfer: Transfer,
+    ) -> Result<(Self, Coverage), Error> {
+        let (network, coverage) = Network::pretrained(model, classes.len(), seed, file, transfer)?;
+        Ok((Self { model, classes, view, arrays: network.parameters.arrays()? }, coverage))
+    }
+
     /// A safetensors file of f32 arrays with the names that the network's publisher gives them. Everything else is JSON under the
     /// metadata key `argent`: `model`, `classes`, `view`, `embedding_dim`. Equal weights give equal bytes.
     ///
