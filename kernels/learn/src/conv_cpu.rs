@@ -88,7 +88,7 @@ pub(crate) fn backward_filter<T: Real>(g: &Geometry, x: &[T], dy: &[T]) -> CpuSt
     T::to_cpu_storage_owned(dw)
 }
 
-/// Rows of an unfolded panel in the forward pass, about: with 64 columns it fills a quarter of a second-level cache.
+/// Rows of an unfolded panel in the forward pass, about: with 64 columns of f32 it takes a tenth of a second-level cache.
 const FORWARD_DEPTH: usize = 432;
 /// Positions whose products are added up at once in the gradient of the weight.
 const FILTER_DEPTH: usize = 128;
