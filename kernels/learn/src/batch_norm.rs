@@ -388,9 +388,9 @@ fn sums<const K: usize>(count: usize, f: impl Fn(usize) -> [f64; K]) -> [f64; K]
     const LANES: usize = 16;
     let mut lanes = [[0.0; LANES]; K];
     for block in 0..count / LANES {
-        for lane in 0..LANES {
-            let terms = f(block * LANES + lane);
-            (0..K).for_each(|k| lanes[k][lane] += terms[k]);
+        let terms: [[f64; K]; LANES] = std::array::from_fn(|lane| f(block * LANES + lane));
+        for (k, lanes) in lanes.iter_mut().enumerate() {
+            lanes.iter_mut().zip(&terms).for_each(|(sum, terms)| *sum += terms[k]);
         }
     }
     let mut rest = [0.0; K];

@@ -229,50 +229,88 @@ mod tests {
         }
     }
 
-    /// Enough channels and voxels for several tiles and channel blocks, against a sum written out.
-    #[test]
-    fn many_tiles_and_channel_blocks() {
-        let geometry = Geometry::new(&[1, 70, 9, 10, 11], &[3, 70, 3, 3, 3], [1; 3], [1; 3]).unwrap();
-        let x = wave_var(&[1, 70, 9, 10, 11], 0.1, 1.0, 0.0);
-        let w = wave_var(&[3, 70, 3, 3, 3], 0.4, 1.0, 0.0);
-        let y = conv3d(&x, &w, geometry.stride, geometry.padding).unwrap();
-        let (xs, ws) = (values(&x), values(&w));
-        let at = |channel: usize, [z, y, x]: [isize; 3]| {
-            let inside = (0..9).contains(&z) && (0..10).contains(&y) && (0..11).contains(&x);
-            if inside { xs[((channel * 9 + z as usize) * 10 + y as usize) * 11 + x as usize] } else { 0.0 }
-        };
-        let expected: Vec<f64> = (0..3 * 9 * 10 * 11)
-            .map(|index| {
-                let (o, z, y, x) = (index / 990, index / 110 % 9, index / 11 % 10, index % 11);
-                let term = |k: usize| {
-                    let offset =
-                        [z + k / 9 % 3, y + k / 3 % 3, x + k % 3].map(|position| position as isize - 1);
-                    ws[o * 70 * 27 + k] * at(k / 27, offset)
+    /// Value and gradients by the definition, for the upstream gradient `dy`.
+    fn written_out(g: &Geometry, x: &[f64], w: &[f64], dy: &[f64]) -> [Vec<f64>; 3] {
+        let mut y = vec![0.0; g.batch * g.out_channels * g.output_voxels()];
+        let (mut dx, mut dw) = (vec![0.0; x.len()], vec![0.0; w.len()]);
+        let axes = |index: usize, [_, h, w]: [usize; 3]| [index / (h * w), index / w % h, index % w];
+        for (at, y) in y.iter_mut().enumerate() {
+            let (row, voxel) = (at / g.output_voxels(), axes(at % g.output_voxels(), g.output));
+            let (sample, o) = (row / g.out_channels, row % g.out_channels);
+            for k in 0..g.in_channels * g.taps() {
+                let (c, tap) = (k / g.taps(), axes(k % g.taps(), g.kernel));
+                let inside = |axis: usize| {
+                    let padded = voxel[axis] * g.stride[axis] + tap[axis];
+                    padded.checked_sub(g.padding[axis]).filter(|&position| position < g.input[axis])
                 };
-                (0..70 * 27).map(term).sum()
-            })
-            .collect();
-        assert_close("y", &values(&y), &expected, 1e-13);
+                let (Some(d), Some(h), Some(v)) = (inside(0), inside(1), inside(2)) else { continue };
+                let source = (sample * g.in_channels + c) * g.input_voxels();
+                let source = source + (d * g.input[1] + h) * g.input[2] + v;
+                let weight = o * g.in_channels * g.taps() + k;
+                *y += x[source] * w[weight];
+                dx[source] += w[weight] * dy[at];
+                dw[weight] += x[source] * dy[at];
+            }
+        }
+        [y, dx, dw]
+    }
+
+    /// More positions than a panel has columns, with its end inside a line and inside a sample; more channels than are
+    /// unfolded or transposed at once; lines longer than a panel; residues that no tap meets; padding beyond the kernel.
+    #[test]
+    fn panels_and_blocks_of_all_kinds() {
+        for (x, w, stride, padding) in [
+            ([2, 5, 5, 6, 7], [70, 5, 3, 3, 3], [1, 1, 1], [1, 1, 1]),
+            ([2, 5, 5, 6, 7], [70, 5, 3, 3, 3], [2, 2, 2], [1, 1, 1]),
+            ([1, 70, 4, 5, 6], [3, 70, 3, 3, 3], [1, 1, 1], [1, 1, 1]),
+            ([2, 34, 4, 6, 8], [9, 34, 3, 3, 3], [2, 2, 2], [1, 1, 1]),
+            ([1, 3, 2, 3, 150], [7, 3, 3, 3, 3], [1, 1, 1], [1, 1, 1]),
+            ([3, 4, 5, 6, 7], [5, 4, 1, 1, 1], [2, 2, 2], [0, 0, 0]),
+            ([2, 3, 6, 5, 9], [4, 3, 2, 3, 4], [2, 1, 3], [0, 2, 1]),
+            ([1, 2, 4, 5, 6], [3, 2, 2, 1, 3], [3, 1, 2], [3, 2, 4]),
+            ([5, 1, 4, 4, 4], [64, 1, 2, 2, 2], [2, 2, 2], [0, 0, 0]),
+        ] {
+            let g = Geometry::new(&x, &w, stride, padding).unwrap();
+            let (x, w) = (wave_var(&x, 0.1, 1.0, 0.0), wave_var(&w, 0.4, 1.0, 0.0));
+            let dy = wave_var(g.output_shape().dims(), 0.9, 1.0, 0.0);
+            let expected = written_out(&g, &values(&x), &values(&w), &values(&dy));
+            for (dtype, tolerance) in [(DType::F64, 1e-13), (DType::F32, 5e-6)] {
+                let var = |var: &Var| Var::from_tensor(&var.to_dtype(dtype).unwrap()).unwrap();
+                let (x, w) = (var(&x), var(&w));
+                let y = conv3d(&x, &w, stride, padding).unwrap();
+                let gradients = (&y * var(&dy).as_tensor()).unwrap().sum_all().unwrap().backward().unwrap();
+                let found = [&y, gradients.get(&x).unwrap(), gradients.get(&w).unwrap()];
+                for ((name, found), expected) in ["y", "dx", "dw"].into_iter().zip(found).zip(&expected) {
+                    assert_close(&format!("{name} of {g:?}"), &values(found), expected, tolerance);
+                }
+            }
+        }
     }
 
     #[test]
     fn results_do_not_depend_on_the_number_of_threads() {
-        let x =
-            Var::from_tensor(&wave_var(&[3, 18, 12, 13, 14], 0.1, 1.0, 0.0).to_dtype(DType::F32).unwrap())
-                .unwrap();
-        let w = Var::from_tensor(&wave_var(&[20, 18, 3, 3, 3], 0.4, 1.0, 0.0).to_dtype(DType::F32).unwrap())
-            .unwrap();
-        let run = |threads: usize, stride: usize| {
+        let run = |threads: usize, x: &Var, w: &Var, stride: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
-                let y = conv3d(&x, &w, [stride; 3], [1; 3]).unwrap();
+                let y = conv3d(x, w, [stride; 3], [1; 3]).unwrap();
                 let gradients = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-                [&y, gradients.get(&x).unwrap(), gradients.get(&w).unwrap()]
+                [&y, gradients.get(x).unwrap(), gradients.get(w).unwrap()]
                     .map(|tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap())
             })
         };
-        for stride in [1, 2] {
-            assert!(run(1, stride) == run(5, stride), "stride {stride}: one and five threads differ");
+        let var = |shape: &[usize], phase| {
+            Var::from_tensor(&wave_var(shape, phase, 1.0, 0.0).to_dtype(DType::F32).unwrap()).unwrap()
+        };
+        // The second has so few positions that the channels are divided among the threads.
+        for (x, w) in [([3, 18, 12, 13, 14], [20, 18, 3, 3, 3]), ([2, 30, 2, 4, 4], [200, 30, 3, 3, 3])] {
+            let (x, w) = (var(&x, 0.1), var(&w, 0.4));
+            for stride in [1, 2] {
+                let one = run(1, &x, &w, stride);
+                for threads in [2, 5] {
+                    let some = run(threads, &x, &w, stride);
+                    assert!(one == some, "stride {stride}: one and {threads} threads differ");
+                }
+            }
         }
     }
 

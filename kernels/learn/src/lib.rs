@@ -5,6 +5,7 @@
 //! - [`view::View`] is the one place where voxels become network input,
 //! - [`text_encoder::TextEncoder`] embeds texts by a BERT, published or small, and can be trained,
 //! - [`pretrained`] puts published weights into a network and reports where each array came from,
+//! - [`optimiser`], [`schedule`] and [`gradients`] are what a step does, as PyTorch computes it,
 //! - [`conv`], [`batch_norm`], [`residual`] and [`pool`] are the layers candle lacks or has only slowly,
 //!   each with its own gradient,
 //! - [`transformer`] and [`interpolate`] are those whose form in candle has no gradient, made of operations that do.
@@ -12,8 +13,8 @@
 //! Volumes are given x fastest with their shape as `[x, y, z]`; tensors are `(N, C, D, H, W)` with
 //! D, H, W = z, y, x, which is the same order in memory.
 //!
-//! Every layer partitions its work by shape alone and adds in a fixed order, so that results do not depend on
-//! the number of threads. They do depend on the processor: the matrix kernels are chosen at run time.
+//! Every layer adds in an order that the shapes alone decide, so that results do not depend on the number of
+//! threads. They do depend on the processor: the matrix kernels are chosen at run time.
 
 pub mod augment;
 pub mod batch_norm;

@@ -425,11 +425,13 @@ mod tests {
     #[test]
     fn a_saved_state_goes_on_where_it_was() {
         let rates = |step| Schedule::OneCycle.rates(1e-2, step, 6);
-        let settings = SgdSettings { momentum: 0.9, nesterov: true, weight_decay: 0.1 };
-        let kinds: [&dyn Fn(&BTreeMap<String, Var>) -> Optimiser; 2] =
-            [&|variables| adamw(variables, AdamWSettings::default()), &|variables| {
-                Optimiser::Sgd(Sgd::new(variables, settings))
-            }];
+        let descent = |variables: &BTreeMap<String, Var>| {
+            let settings = SgdSettings { momentum: 0.9, nesterov: true, weight_decay: 0.1 };
+            Optimiser::Sgd(Sgd::new(variables, settings))
+        };
+        let adam = |variables: &BTreeMap<String, Var>| adamw(variables, AdamWSettings::default());
+        type Make = fn(&BTreeMap<String, Var>) -> Optimiser;
+        let kinds: [Make; 2] = [adam, descent];
         for make in kinds {
             let variables = variables(12);
             let mut optimiser = make(&variables);
