@@ -4,7 +4,7 @@ use crate::confusion::Confusion;
 use crate::error::StatsError;
 use crate::precision_recall::average_precision_of;
 use crate::roc::auc_of;
-use crate::ties::{TiedRows, tied_rows};
+use crate::ties::{TiedRows, class_sizes, tied_rows};
 
 /// Rows in the order of their scores.
 #[derive(Clone, Debug)]
@@ -54,6 +54,11 @@ pub struct DrawnRanking {
 }
 
 impl DrawnRanking {
+    /// How many positive rows were drawn.
+    pub fn positives(&self) -> u64 {
+        class_sizes(&self.groups).0
+    }
+
     /// As [`roc_auc`](crate::roc_auc).
     pub fn roc_auc(&self) -> Option<f64> {
         auc_of(&self.groups)
