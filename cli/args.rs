@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Why(WhyArguments),
     /// Show which rows and cells of a step's table differ between two runs
     Diff(DiffArguments),
-    /// Draw the volumes and images of a step's table as one picture
+    /// Draw the volumes and images of a step's table as one picture, or write its plots
     Show(ShowArguments),
     /// Ask SQL over the results of a store
     #[cfg(feature = "sql")]
