@@ -110,12 +110,36 @@ fn a_threshold_is_fitted_where_it_is_measured_only_by_name() {
         assert_eq!(said.code, 2);
         said.err
     };
-    expect![[r#""#]].assert_eq(&refused("{ rule: closest, part: test }"));
-    expect![[r#""#]].assert_eq(&refused("{ rule: closest, compat: true }"));
+    expect![[r#"
+        error: the threshold is fitted on `test`, which is the part that is measured
+          --> p.yaml:15:47
+           |
+        15 |     with: { threshold: { rule: closest, part: test }, bootstrap: { draws: 2000, seed: 1 } }
+           |                                               ^^^^
+           |
+        help: fit it on another part, such as `val`; or add `compat: true` to do as published figures do
+
+        1 mistake in p.yaml
+
+    "#]]
+    .assert_eq(&refused("{ rule: closest, part: test }"));
+    expect![[r#"
+        error: `compat` fits the threshold on the part that is measured, and `part` is `val`
+          --> p.yaml:15:24
+           |
+        15 |     with: { threshold: { rule: closest, compat: true }, bootstrap: { draws: 2000, seed: 1 } }
+           |                        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+           |
+        help: write `part: test`, or leave `compat` out
+
+        1 mistake in p.yaml
+
+    "#]]
+    .assert_eq(&refused("{ rule: closest, compat: true }"));
     let sandbox = sandbox("{ rule: youden, part: tuning }");
     let said = sandbox.argent(&["run", "p.yaml"]);
     assert_eq!(said.code, 1);
-    expect![[r#""#]].assert_eq(said.err.lines().find(|line| line.contains("tuning")).unwrap_or(&said.err));
+    expect!["scores               failed    no row with a known truth is in the part `tuning`, on which the threshold is to be fitted"].assert_eq(said.err.lines().find(|line| line.contains("tuning")).unwrap_or(&said.err));
 }
 
 #[test]

@@ -38,17 +38,19 @@ pub(super) fn fields() -> Vec<Field> {
 
 /// The vertices of all curves.
 pub(super) fn batch(schema: SchemaRef, curves: &[Curve]) -> anyhow::Result<RecordBatch> {
-    let points = || {
-        curves.iter().flat_map(|curve| {
-            curve.vertices.iter().enumerate().map(|(at, point)| (&curve.score.finding, at as i64 + 1, point))
+    let points: Vec<(&str, usize, &RocPoint)> = curves
+        .iter()
+        .flat_map(|curve| {
+            let numbered = curve.vertices.iter().enumerate();
+            numbered.map(|(at, point)| (curve.score.finding.as_str(), at + 1, point))
         })
-    };
+        .collect();
     let number = |of: fn(&RocPoint) -> Option<f64>| -> ArrayRef {
-        Arc::new(points().map(|(_, _, point)| of(point)).collect::<Float64Array>())
+        Arc::new(points.iter().map(|(_, _, point)| of(point)).collect::<Float64Array>())
     };
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from_iter_values(points().map(|(finding, _, _)| finding))),
-        Arc::new(Int64Array::from_iter_values(points().map(|(_, at, _)| at))),
+        Arc::new(StringArray::from_iter_values(points.iter().map(|(finding, _, _)| finding))),
+        Arc::new(Int64Array::from_iter_values(points.iter().map(|(_, at, _)| *at as i64))),
         number(|point| point.threshold.is_finite().then_some(point.threshold)),
         number(|point| Some(point.false_positive_rate)),
         number(|point| Some(point.true_positive_rate)),
