@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Why(WhyArguments),
     /// Show which rows and cells of a step's table differ between two runs
     Diff(DiffArguments),
-    /// Draw the volumes and images of a step's table as one picture
+    /// Draw the volumes and images of a step's table as one picture, or write its plots
     Show(ShowArguments),
     /// Ask SQL over the results of a store
     #[cfg(feature = "sql")]
@@ -203,10 +203,10 @@ pub(crate) struct DiffArguments {
 pub(crate) struct ShowArguments {
     #[command(flatten)]
     pub(crate) spec: SpecArguments,
-    /// The step: its table names voxels, pixels, or the files of a scan
+    /// The step: it has plots, or its table names voxels, pixels, or the files of a scan
     #[arg(value_name = "STEP")]
     pub(crate) step: String,
-    /// The rows of these ids; left out, the first ones
+    /// The rows of these ids, or the plots of these names; left out, the first rows, or all plots
     #[arg(value_name = "ID", conflicts_with = "rows")]
     pub(crate) ids: Vec<String>,
     /// How many rows are drawn where no id is given
@@ -216,8 +216,8 @@ pub(crate) struct ShowArguments {
     /// tissue (40,400), and images from their first to their 99th percentile
     #[arg(long, value_name = "CENTER,WIDTH", value_parser = window, allow_hyphen_values = true)]
     pub(crate) window: Option<[f64; 2]>,
-    /// Where the picture is written, as a PNG file; left out, into the current folder, under the step's name. It shows
-    /// patients and their ids, and `argent forget` does not find it
+    /// Where the picture is written, as a PNG file, or the plot as an SVG file; left out, into the current folder, under the
+    /// step's name. Pictures show patients and their ids, and `argent forget` does not find them
     #[arg(short = 'o', long = "output", value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 }

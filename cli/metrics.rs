@@ -45,9 +45,10 @@ fn table(scores: &RecordBatch, summary: &RecordBatch) -> anyhow::Result<String> 
 }
 
 fn macro_row(summary: &RecordBatch) -> anyhow::Result<Vec<String>> {
+    let averages = argent_engine::joining::texts(summary, "average")?;
     let measures = argent_engine::joining::texts(summary, "measure")?;
     let value = |measure: &str, column: &str| {
-        let row = measures.iter().position(|m| m == Some(measure));
+        let row = averages.iter().zip(measures).position(|row| row == (Some("macro"), Some(measure)));
         row.map_or(Ok(None), |row| cell(summary, column, row))
     };
     Ok(vec![

@@ -43,6 +43,7 @@ const FILES: &[(&str, &[u8])] = shipped![
     "examples/embed.images.yaml",
     "examples/eval.agreement.yaml",
     "examples/eval.classification.yaml",
+    "examples/eval.retrieval.yaml",
     "examples/images.prepare.yaml",
     "examples/images.scan.yaml",
     "examples/label.llm.yaml",

@@ -257,6 +257,11 @@ fn a_trained_encoder_scores_embeds_and_is_measured() {
         lung_nodule,true,true,true
         pleural_effusion,true,true,true"#]];
     answers(&sandbox, "eval.classification", question, expected);
+    ran(&sandbox, "eval.retrieval");
+    let question = "select variant, k, value between 0 and 1 as has_value, low < value and value < high as has_interval, \
+                    chance between 0 and 1 as has_chance, queries = (select count(*) from split where part = 'test') \
+                    as every_test_volume from retrieval order by variant, k";
+    answers(&sandbox, "eval.retrieval", question, expect![[r#""#]]);
 }
 
 /// The names of the examples.

@@ -333,6 +333,15 @@ steps:
     use: eval.classification
     from: { predictions: predictions_read, labels: truth_read, split: halves }
     with: { threshold: 0.4, bootstrap: { draws: 50 } }
+  compared:
+    use: eval.classification
+    from: { predictions: predictions_read, labels: truth_read, split: halves }
+    with: { threshold: { rule: closest, part: test, compat: true }, bootstrap: { draws: 50 } }
+  points: { use: sql, from: { scored: scored }, with: { keys: [id], query: "select id, patient, make_array(1.0, cast(score as double)) as vector from scored" } }
+  retrieved:
+    use: eval.retrieval
+    from: { embeddings: points, texts: points, labels: truth_read, split: halves }
+    with: { variant: [recall_pair, map_clean, map_ct_clip_cumulative, ap_radfinder], k: [1, 2], bootstrap: { draws: 50 } }
 
   demo: { use: demo.chest_ct, with: { patients: 4, seed: 1 } }
   volumes: { use: volumes.scan, from: demo, with: { path: "volumes/*.nii.gz", ids: ct-rate } }

@@ -15,6 +15,7 @@ mod keys;
 pub mod label;
 pub mod one_or_many;
 pub mod pictures;
+pub mod plot;
 pub mod predicate;
 pub mod predict;
 pub mod prompt;
@@ -60,7 +61,8 @@ pub fn registry() -> Registry {
         Entry::new::<train::classifier::TrainClassifier>("train.classifier", 2, Kind::Table),
         Entry::new::<predict::Predict>("predict", 1, predict::KIND),
         Entry::new::<embed::images::EmbedImages>("embed.images", 1, embed::images::KIND),
-        Entry::new::<eval::classification::EvalClassification>("eval.classification", 1, Kind::Table).quick(),
+        Entry::new::<eval::classification::EvalClassification>("eval.classification", 2, Kind::Table).quick(),
+        Entry::new::<eval::retrieval::EvalRetrieval>("eval.retrieval", 1, Kind::Table).quick(),
         Entry::new::<eval::agreement::EvalAgreement>("eval.agreement", 1, Kind::Table).quick(),
         Entry::new::<prompt::sweep::PromptSweep>("prompt.sweep", 3, Kind::Table),
     ];

@@ -1,31 +1,31 @@
-//! A parameter that is one text or a list of texts.
+//! A parameter that is one value, mostly a text, or a list of such.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One text or a list of texts. It is written as a list, so that both spellings are one in a key.
+/// One value or a list of values. It is written as a list, so that both spellings are one in a key.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged, into = "Vec<String>")]
-pub enum OneOrMany {
+#[serde(untagged, into = "Vec<T>")]
+pub enum OneOrMany<T: Clone = String> {
     /// One.
-    One(String),
+    One(T),
     /// Several.
-    Many(Vec<String>),
+    Many(Vec<T>),
 }
 
-impl OneOrMany {
-    /// The texts.
-    pub fn to_vec(&self) -> Vec<String> {
+impl<T: Clone> OneOrMany<T> {
+    /// The values.
+    pub fn to_vec(&self) -> Vec<T> {
         match self {
-            OneOrMany::One(text) => vec![text.clone()],
-            OneOrMany::Many(texts) => texts.clone(),
+            OneOrMany::One(value) => vec![value.clone()],
+            OneOrMany::Many(values) => values.clone(),
         }
     }
 }
 
-impl From<OneOrMany> for Vec<String> {
-    fn from(texts: OneOrMany) -> Vec<String> {
-        texts.to_vec()
+impl<T: Clone> From<OneOrMany<T>> for Vec<T> {
+    fn from(values: OneOrMany<T>) -> Vec<T> {
+        values.to_vec()
     }
 }
 
@@ -36,7 +36,7 @@ mod tests {
     #[test]
     fn one_text_and_a_list_of_it_are_written_alike() {
         let written = |text: &str| {
-            let texts: OneOrMany = serde_json::from_str(text).expect("reads");
+            let texts: OneOrMany<String> = serde_json::from_str(text).expect("reads");
             serde_json::to_string(&texts).expect("writes")
         };
         assert_eq!(written("\"a\""), "[\"a\"]");

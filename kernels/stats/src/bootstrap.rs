@@ -49,6 +49,37 @@ pub fn cluster_bootstrap(
     }))
 }
 
+/// The same for several statistics at once, each on the same draws: `statistics` answers with as many as `count`.
+///
+/// `None` in the place of a statistic for which [`cluster_bootstrap`] has none.
+///
+/// # Errors
+/// As [`cluster_bootstrap`]; and another number of statistics than `count`.
+pub fn cluster_bootstrap_each(
+    clusters: &[u32],
+    draws: usize,
+    seed: u64,
+    level: f64,
+    count: usize,
+    statistics: impl Fn(&[usize]) -> Vec<Option<f64>> + Sync,
+) -> Result<Vec<Option<Bootstrap>>, StatsError> {
+    check_level(level)?;
+    let rows_by_cluster = rows_by_cluster(clusters);
+    let drawn = each_draw(&rows_by_cluster, draws, seed, &statistics)?;
+    let of_statistic = |at: usize| {
+        let values: Vec<Option<f64>> = drawn.iter().map(|values| values[at]).collect();
+        let defined = defined(values)?;
+        Ok(defined.map(|defined| Bootstrap {
+            interval: percentile_interval(&defined, level),
+            undefined_draws: draws - defined.len(),
+        }))
+    };
+    if let Some(other) = drawn.iter().find(|values| values.len() != count) {
+        return Err(StatsError::LengthMismatch { left: count, right: other.len() });
+    }
+    (0..count).map(of_statistic).collect()
+}
+
 /// The same draws, read by [`bca_interval`] instead of their percentiles: better coverage for skewed statistics such
 /// as an F1 near 1, for one more evaluation of the statistic per cluster.
 ///
@@ -165,23 +196,37 @@ fn drawn(
     statistic: &(impl Fn(&[usize]) -> Option<f64> + Sync),
 ) -> Result<Option<Vec<f64>>, StatsError> {
     check_level(level)?;
+    defined(each_draw(rows_by_cluster, draws, seed, statistic)?)
+}
+
+/// What is computed of the rows of each draw; nothing where there are no rows.
+fn each_draw<T: Send>(
+    rows_by_cluster: &[Vec<usize>],
+    draws: usize,
+    seed: u64,
+    compute: &(impl Fn(&[usize]) -> T + Sync),
+) -> Result<Vec<T>, StatsError> {
     if draws == 0 {
         return Err(StatsError::NoDraws);
     }
     if rows_by_cluster.is_empty() {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    let statistics: Vec<Option<f64>> = (0..draws)
-        .into_par_iter()
-        .map_init(Vec::new, |rows, draw| {
-            resample(rows_by_cluster, seed, draw as u64, rows);
-            statistic(rows)
-        })
-        .collect();
-    if let Some(draw) = statistics.iter().position(|value| value.is_some_and(|value| !value.is_finite())) {
+    let of_draw = |rows: &mut Vec<usize>, draw: usize| {
+        resample(rows_by_cluster, seed, draw as u64, rows);
+        compute(rows)
+    };
+    Ok((0..draws).into_par_iter().map_init(Vec::new, of_draw).collect())
+}
+
+/// The values of the draws on which a statistic is defined, in ascending order; none where these are at most half of
+/// them.
+fn defined(values: Vec<Option<f64>>) -> Result<Option<Vec<f64>>, StatsError> {
+    if let Some(draw) = values.iter().position(|value| value.is_some_and(|value| !value.is_finite())) {
         return Err(StatsError::StatisticNotFinite { draw });
     }
-    let mut defined: Vec<f64> = statistics.into_iter().flatten().collect();
+    let draws = values.len();
+    let mut defined: Vec<f64> = values.into_iter().flatten().collect();
     defined.sort_by(f64::total_cmp);
     Ok((2 * defined.len() > draws).then_some(defined))
 }

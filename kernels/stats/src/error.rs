@@ -48,6 +48,37 @@ pub enum StatsError {
         /// Index of the first such row.
         row: usize,
     },
+    /// A vector has another length than those that it is compared with.
+    Dimension {
+        /// Index of the first such vector.
+        row: usize,
+        /// Its length.
+        found: usize,
+        /// The length of the others.
+        expected: usize,
+    },
+    /// A vector holds NaN or an infinity.
+    VectorNotFinite {
+        /// Index of the first such vector.
+        row: usize,
+    },
+    /// A vector of zeros, whose direction is asked for.
+    ZeroVector {
+        /// Index of the first such vector.
+        row: usize,
+    },
+    /// A similarity is NaN or infinite: its vectors are too long for their numbers.
+    SimilarityNotFinite {
+        /// Index of the query.
+        query: usize,
+    },
+    /// A query has nothing that it could find.
+    NoTarget {
+        /// Index of the first such query.
+        query: usize,
+    },
+    /// A finding has no pair of prompts.
+    NoPrompts,
     /// A bootstrap was asked for no draws.
     NoDraws,
     /// A bootstrapped statistic was NaN or infinite instead of undefined (`None`).
@@ -94,6 +125,28 @@ impl fmt::Display for StatsError {
                      expected the same of every row, and two labellers at least"
                 )
             }
+            Self::Dimension { row, found, expected } => {
+                write!(f, "vector {row} has {found} numbers, expected {expected} as the others have")
+            }
+            Self::VectorNotFinite { row } => {
+                write!(f, "vector {row} holds NaN or an infinity, expected finite numbers; leave it out")
+            }
+            Self::ZeroVector { row } => {
+                write!(
+                    f,
+                    "vector {row} is all zeros, expected one with a direction; compare by the dot product, or leave it out"
+                )
+            }
+            Self::SimilarityNotFinite { query } => {
+                write!(
+                    f,
+                    "a similarity of vector {query} is not finite, expected a number; compare by the cosine"
+                )
+            }
+            Self::NoTarget { query } => {
+                write!(f, "query {query} has no target in the gallery, expected one at least; leave it out")
+            }
+            Self::NoPrompts => f.write_str("0 pairs of prompts, expected at least 1"),
             Self::NoDraws => f.write_str("0 bootstrap draws, expected at least 1; 2000 are usual"),
             Self::StatisticNotFinite { draw } => {
                 write!(

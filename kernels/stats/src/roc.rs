@@ -1,7 +1,7 @@
 //! The receiver operating characteristic.
 
 use crate::error::StatsError;
-use crate::ties::{class_sizes, tied_rows};
+use crate::ties::{TiedRows, class_sizes, tied_rows};
 
 /// Area under the ROC curve: the probability that a random positive row scores higher than a random negative
 /// one, ties counting one half (the Mann-Whitney statistic by midranks; Hanley and McNeil, Radiology 143 (1982)
@@ -13,20 +13,24 @@ use crate::ties::{class_sizes, tied_rows};
 /// # Errors
 /// Lengths that differ, and NaN scores.
 pub fn roc_auc(targets: &[bool], scores: &[f64]) -> Result<Option<f64>, StatsError> {
-    let groups = tied_rows(targets, scores)?;
-    let (positives, negatives) = class_sizes(&groups);
+    Ok(auc_of(&tied_rows(targets, scores)?))
+}
+
+/// The area under the ROC curve of rows that are grouped by score, highest score first.
+pub(crate) fn auc_of(groups: &[TiedRows]) -> Option<f64> {
+    let (positives, negatives) = class_sizes(groups);
     if positives == 0 || negatives == 0 {
-        return Ok(None);
+        return None;
     }
     let mut half_wins = 0_u128;
     let mut positives_above = 0_u64;
-    for group in &groups {
+    for group in groups {
         let twice_above = 2 * u128::from(positives_above) + u128::from(group.positives);
         half_wins += twice_above * u128::from(group.negatives);
         positives_above += group.positives;
     }
     let pairs = u128::from(positives) * u128::from(negatives);
-    Ok(Some(half_wins as f64 / (2 * pairs) as f64))
+    Some(half_wins as f64 / (2 * pairs) as f64)
 }
 
 /// One point of a ROC curve: what calling rows with `score >= threshold` positive gets right and wrong.
@@ -66,4 +70,29 @@ pub fn roc_curve(targets: &[bool], scores: &[f64]) -> Result<Option<Vec<RocPoint
         });
     }
     Ok(Some(curve))
+}
+
+/// The points at which the ROC curve turns, with its first and its last: [`roc_curve`] without those that lie on a
+/// straight line between their neighbours, compared in whole numbers. It is the same curve.
+///
+/// `None` when there are no positive or no negative rows.
+///
+/// # Errors
+/// Lengths that differ, and NaN scores.
+pub fn roc_vertices(targets: &[bool], scores: &[f64]) -> Result<Option<Vec<RocPoint>>, StatsError> {
+    let groups = tied_rows(targets, scores)?;
+    let curve = roc_curve(targets, scores)?;
+    // From one point to the next the curve runs along the classes of one group.
+    let turns = |point: usize| match groups.get(point) {
+        Some(next) if point > 0 => {
+            let group = &groups[point - 1];
+            u128::from(group.positives) * u128::from(next.negatives)
+                != u128::from(next.positives) * u128::from(group.negatives)
+        }
+        _ => true,
+    };
+    let vertices = |curve: Vec<RocPoint>| {
+        curve.into_iter().enumerate().filter(|(point, _)| turns(*point)).map(|(_, point)| point).collect()
+    };
+    Ok(curve.map(vertices))
 }

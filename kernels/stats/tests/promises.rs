@@ -189,3 +189,66 @@ fn the_draws_of_a_seed_never_change() {
     let found = cluster_bootstrap(&clusters, 9, 2024, 0.5, mean_of(&values)).unwrap().unwrap();
     assert_eq!((found.interval.low, found.interval.high), (4.0, 4.8));
 }
+
+#[test]
+fn the_vertices_of_a_curve_are_the_same_curve_without_points_on_straight_lines() {
+    let mut state = 7_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        state >> 33
+    };
+    let targets: Vec<bool> = (0..400).map(|_| next() % 3 == 0).collect();
+    let scores: Vec<f64> =
+        targets.iter().map(|target| (next() % 90 + 20 * u64::from(*target)) as f64).collect();
+    let all = roc_curve(&targets, &scores).unwrap().unwrap();
+    let vertices = roc_vertices(&targets, &scores).unwrap().unwrap();
+    assert!(vertices.len() < all.len());
+    assert!(vertices.first() == all.first() && vertices.last() == all.last());
+    let area = |curve: &[RocPoint]| -> f64 {
+        let parts = curve.windows(2).map(|pair| {
+            let width = pair[1].false_positive_rate - pair[0].false_positive_rate;
+            width * (pair[0].true_positive_rate + pair[1].true_positive_rate) / 2.0
+        });
+        parts.sum()
+    };
+    let auc = roc_auc(&targets, &scores).unwrap().unwrap();
+    assert!((area(&vertices) - auc).abs() < 1e-12 && (area(&all) - auc).abs() < 1e-12);
+    let straight = roc_vertices(&[true, false, true, false], &[0.9, 0.9, 0.1, 0.1]).unwrap().unwrap();
+    assert_eq!(straight.len(), 2, "two groups with equal shares are one line");
+    assert_eq!(roc_vertices(&[true], &[0.5]), Ok(None));
+}
+
+#[test]
+fn a_ranking_measures_a_draw_as_if_its_rows_were_sorted_anew() {
+    let targets = [true, false, true, false, true, false, false];
+    let scores = [0.9, 0.9, 0.4, 0.1, 0.7, -0.0, 0.0];
+    let ranking = Ranking::new(&targets, &scores).unwrap();
+    for rows in
+        [vec![0, 1, 2, 3, 4, 5, 6], vec![6, 6, 0, 0, 2, 1], vec![5, 6, 4], vec![1, 3], vec![0, 2], vec![]]
+    {
+        let drawn = ranking.draw(rows.iter().copied());
+        let (t, s): (Vec<bool>, Vec<f64>) = rows.iter().map(|row| (targets[*row], scores[*row])).unzip();
+        assert_eq!(drawn.roc_auc(), roc_auc(&t, &s).unwrap(), "{rows:?}");
+        assert_eq!(drawn.average_precision(), average_precision(&t, &s).unwrap(), "{rows:?}");
+        for threshold in [0.0, 0.4, 0.5, 2.0] {
+            assert_eq!(drawn.at_threshold(threshold), Confusion::at_threshold(&t, &s, threshold).unwrap());
+        }
+    }
+    assert_eq!(ranking.all().roc_auc(), roc_auc(&targets, &scores).unwrap());
+}
+
+#[test]
+fn several_statistics_of_one_draw_are_each_what_it_would_be_alone() {
+    let clusters: Vec<u32> = (0..60).map(|row| row / 3).collect();
+    let mean = |rows: &[usize]| Some(rows.iter().sum::<usize>() as f64 / rows.len() as f64);
+    let never = |_: &[usize]| None;
+    let together = cluster_bootstrap_each(&clusters, 200, 4, LEVEL, 2, |rows| vec![mean(rows), never(rows)]);
+    let alone = cluster_bootstrap(&clusters, 200, 4, LEVEL, mean).unwrap();
+    assert!(alone.is_some());
+    assert_eq!(together, Ok(vec![alone, None]));
+    assert_eq!(cluster_bootstrap_each(&[], 10, 1, LEVEL, 1, |_| vec![Some(1.0)]), Ok(vec![None]));
+    assert_eq!(
+        cluster_bootstrap_each(&clusters, 2, 1, LEVEL, 3, |_| vec![]),
+        Err(StatsError::LengthMismatch { left: 3, right: 0 })
+    );
+}

@@ -13,6 +13,7 @@ use argent_stats::{Bootstrap, StatsError, cluster_bootstrap, cluster_bootstrap_b
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::eval::cohort::LEVEL;
 use crate::eval::versions::{self, Policies};
 use crate::label::targets::{self, OfFinding, PackPolicies, Target, Targets};
 
@@ -119,9 +120,6 @@ fn draws() -> usize {
 fn unmatched() -> f64 {
     argent_engine::joining::UNMATCHED
 }
-
-/// The coverage of every interval.
-pub(crate) const LEVEL: f64 = 0.95;
 
 impl EvalAgreement {
     fn targets(&self) -> Targets<'_> {

@@ -6,9 +6,10 @@ use argent_engine::joining::texts;
 use argent_engine::operator::{Change, Versions};
 use argent_stats::{Bootstrap, Confusion, PairedBootstrap, mcnemar, paired_cluster_bootstrap};
 
+use crate::eval::agreement::Draws;
 use crate::eval::agreement::cases::{Labeling, known_truth};
 use crate::eval::agreement::measures::{Joint, counted};
-use crate::eval::agreement::{Draws, LEVEL};
+use crate::eval::cohort::LEVEL;
 use crate::label::targets::Targets;
 
 /// How states become yes or no.

@@ -7,9 +7,10 @@ use argent_stats::{Confusion, delong_test, holm, mcnemar, paired_cluster_bootstr
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Field, SchemaRef};
 
+use super::Draws;
 use super::cases::{Case, Cases};
 use super::measures::{Joint, counted};
-use super::{Draws, LEVEL};
+use crate::eval::cohort::LEVEL;
 
 /// One finding's comparison.
 struct Compared {

@@ -8,9 +8,9 @@ use argent_stats::{Confusion, Interval, auc_interval_delong, cohen_kappa, roc_au
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Field, SchemaRef};
 
+use super::Draws;
 use super::cases::{Case, Cases};
-use super::{Draws, LEVEL};
-use crate::eval::classification::cohort_digest;
+use crate::eval::cohort::{LEVEL, cohort_digest};
 
 /// A measure of decisions.
 pub(crate) type Measure = fn(&Confusion) -> Option<f64>;
