@@ -160,6 +160,10 @@ impl Learner for Classifier<'_> {
         &self.network.parameters
     }
 
+    fn may_have_no_gradient(&self, _: &str) -> bool {
+        false
+    }
+
     fn gradients(&mut self, batch: &Batch) -> Result<(f64, Gradients), Error> {
         let (samples, size) = (&batch.job.samples, self.config.settings.micro_batch());
         let (_, weights) = self.data.rows(samples, self.config.classes.len());

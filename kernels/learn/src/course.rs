@@ -23,6 +23,9 @@ pub(crate) trait Learner {
     /// The loss of a training batch, in nats, and its gradient by variable. Running statistics move.
     fn gradients(&mut self, batch: &Batch) -> Result<(f64, Gradients), Error>;
 
+    /// Whether a variable's gradient may be zero in truth.
+    fn may_have_no_gradient(&self, name: &str) -> bool;
+
     /// Takes a validation batch in.
     fn validate(&mut self, batch: &Batch) -> Result<(), Error>;
 
@@ -163,7 +166,8 @@ impl<'a> Course<'a> {
         }
         let trainable = &self.learner.parameters().trainable;
         if !self.gradients_checked {
-            check_gradients(trainable, &gradients, &batch.job.samples)?;
+            let exempt = |name: &str| self.learner.may_have_no_gradient(name);
+            check_gradients(trainable, &gradients, &batch.job.samples, exempt)?;
             self.gradients_checked = true;
         }
         let gradient_norm = match self.settings.clip_norm {
@@ -286,6 +290,7 @@ fn check_gradients(
     trainable: &BTreeMap<String, Var>,
     gradients: &Gradients,
     samples: &[usize],
+    exempt: impl Fn(&str) -> bool,
 ) -> Result<(), Error> {
     let mut largest: HashMap<&str, f32> = HashMap::new();
     for name in trainable.keys() {
@@ -299,7 +304,7 @@ fn check_gradients(
         }
         largest.insert(name, value);
     }
-    let missed = trainable.keys().filter(|name| largest[name.as_str()] == 0.0);
+    let missed = trainable.keys().filter(|name| largest[name.as_str()] == 0.0 && !exempt(name));
     let variables: Vec<String> = missed.cloned().collect();
     if variables.is_empty() { Ok(()) } else { Err(Error::NoGradient { variables }) }
 }

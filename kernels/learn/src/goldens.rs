@@ -23,10 +23,9 @@ fn entry(text: &str, key: &str) -> Value {
     all[key].clone()
 }
 
-/// One entry of `goldens/torch.json`.
-pub(crate) fn torch_golden(key: &str) -> Value {
-    let all: Value = serde_json::from_str(include_str!("../goldens/torch.json")).unwrap();
-    all[key].clone()
+/// One entry of `goldens/steps_torch.json`, made with PyTorch.
+pub(crate) fn step_golden(key: &str) -> Value {
+    entry(include_str!("../goldens/steps_torch.json"), key)
 }
 
 pub(crate) fn numbers(value: &Value) -> Vec<f64> {

@@ -167,7 +167,7 @@ impl InplaceOp2 for AddScaled {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::goldens::{assert_close, numbers, torch_golden, values, wave};
+    use crate::goldens::{assert_close, numbers, step_golden, values, wave};
     use candle_core::Device;
 
     /// Gradients of the given values: those of `sum(variable * values)`.
@@ -191,7 +191,7 @@ mod tests {
 
     #[test]
     fn clipping_of_the_reference() {
-        for case in torch_golden("clipping").as_array().unwrap() {
+        for case in step_golden("clipping").as_array().unwrap() {
             let mut gradients = gradients_of(&[("a", wave(7, 0.4, 1.0)), ("b", wave(5, 1.4, 1.0))]);
             let norm = gradients.clip(case["max_norm"].as_f64().unwrap()).unwrap();
             assert_close("norm", &[norm], &[case["norm"].as_f64().unwrap()], 1e-6);

@@ -3,18 +3,53 @@
 use candle_core::{Device, Tensor};
 
 use crate::batches::Voxels;
+use crate::clip::{self, ClipModel};
 use crate::error::Error;
 use crate::loss::sigmoid;
 use crate::network::{Mode, Network};
 use crate::view::{Crop, View};
-use crate::weights::Weights;
+use crate::weights::{Weights, kind_of};
 
-/// A trained network, ready to score volumes. It can be shared between threads.
+/// A trained network, ready to score and embed volumes or images. It can be shared between threads.
 #[derive(Clone, Debug)]
 pub struct Model {
     network: Network,
     classes: Vec<String>,
     view: View,
+}
+
+/// A trained network of either kind.
+#[derive(Clone, Debug)]
+pub enum AnyModel {
+    /// Of [`crate::classifier::train`].
+    Classifier(Box<Model>),
+    /// Of [`crate::clip::train`].
+    Clip(Box<ClipModel>),
+}
+
+impl AnyModel {
+    /// Reads weights of either kind.
+    ///
+    /// # Errors
+    /// If the bytes are of neither.
+    pub fn load(bytes: &[u8]) -> Result<Self, Error> {
+        Ok(match kind_of(bytes)?.as_str() {
+            clip::HEADER_KIND => Self::Clip(Box::new(ClipModel::load(bytes)?)),
+            _ => Self::Classifier(Box::new(Model::load(bytes)?)),
+        })
+    }
+
+    /// The embedding of a volume or an image: of a classifier the features before its head, of an image and a text
+    /// encoder that in their common space. Neither is normalised.
+    ///
+    /// # Errors
+    /// As for [`Model::predict`].
+    pub fn embed(&self, voxels: &Voxels, shape: [usize; 3]) -> Result<Vec<f32>, Error> {
+        match self {
+            Self::Classifier(model) => model.embed(voxels, shape),
+            Self::Clip(model) => model.embed(voxels, shape),
+        }
+    }
 }
 
 impl Model {
@@ -31,11 +66,11 @@ impl Model {
 
     /// The score of every class, from 0 to 1 (sigmoid), in the order of [`Self::classes`].
     ///
-    /// `voxels` are those of a volume or an image, x fastest, and `shape` its size in voxels x, y, z; the view of the weights is
-    /// applied here, with the crop in the centre.
+    /// `voxels` are those of a volume or an image, x fastest, and `shape` its size in voxels x, y, z; the view of the
+    /// weights is applied here, with the crop in the centre.
     ///
     /// # Errors
-    /// If the voxels do not fit its shape or the volume is smaller than the stem, or if a score is not finite.
+    /// If the voxels do not fit their shape or the volume is smaller than the stem, or if a score is not finite.
     pub fn predict(&self, voxels: &Voxels, shape: [usize; 3]) -> Result<Vec<f32>, Error> {
         let logits = self.network.classify(&self.embedding(voxels, shape)?)?;
         let logits = finite("a score", logits.flatten_all()?.to_vec1()?)?;

@@ -1,6 +1,7 @@
 //! 3D convolution, networks and training on candle, for volumes of Hounsfield units.
 //!
 //! - [`classifier::train`] fits a multi-label classifier and returns weights that carry their own view,
+//! - [`clip::train`] fits an image encoder and a text encoder to pairs,
 //! - [`infer::Model`] scores and embeds volumes and images with such weights,
 //! - [`view::View`] is the one place where voxels become network input,
 //! - [`text_encoder::TextEncoder`] embeds texts by a BERT, published or small, and can be trained,
@@ -21,6 +22,7 @@ pub mod batch_norm;
 pub mod batches;
 pub mod bert;
 pub mod classifier;
+pub mod clip;
 pub mod conv;
 pub mod gradients;
 pub mod history;
@@ -41,6 +43,7 @@ pub mod vocabulary;
 pub mod weights;
 
 mod checkpoint;
+mod contrast;
 mod conv_cpu;
 mod conv_unfold;
 mod course;

@@ -349,7 +349,7 @@ impl<F: FnOnce(&mut [f32])> InplaceOp1 for Update<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::goldens::{assert_close, golden, numbers, torch_golden, values, wave};
+    use crate::goldens::{assert_close, golden, numbers, step_golden, values, wave};
     use crate::schedule::Schedule;
     use candle_core::Device;
 
@@ -396,11 +396,11 @@ mod tests {
         let betas = AdamWSettings { beta_first: 0.8, beta_second: 0.99, epsilon: 1e-3, weight_decay: 0.1 };
         for (name, settings) in [("adamw", decay), ("adamw_betas", betas)] {
             let six = moved(|variables| adamw(variables, settings), constant, 6);
-            assert_close(name, &six, &numbers(&torch_golden(name)), 1e-6);
+            assert_close(name, &six, &numbers(&step_golden(name)), 1e-6);
         }
         let cycle = |step| Schedule::OneCycle.rates(1e-2, step, 6);
         let six = moved(|variables| adamw(variables, decay), cycle, 6);
-        assert_close("one cycle", &six, &numbers(&torch_golden("adamw_one_cycle")), 1e-6);
+        assert_close("one cycle", &six, &numbers(&step_golden("adamw_one_cycle")), 1e-6);
     }
 
     #[test]
@@ -413,12 +413,12 @@ mod tests {
         ];
         for (name, settings) in cases {
             let six = moved(|variables| Optimiser::Sgd(Sgd::new(variables, settings)), constant, 6);
-            assert_close(name, &six, &numbers(&torch_golden(name)), 1e-6);
+            assert_close(name, &six, &numbers(&step_golden(name)), 1e-6);
         }
         let settings = SgdSettings { momentum: 0.9, nesterov: true, weight_decay: 0.0 };
         let cycle = |step| Schedule::OneCycle.rates(1e-2, step, 6);
         let six = moved(|variables| Optimiser::Sgd(Sgd::new(variables, settings)), cycle, 6);
-        assert_close("one cycle", &six, &numbers(&torch_golden("sgd_one_cycle")), 1e-6);
+        assert_close("one cycle", &six, &numbers(&step_golden("sgd_one_cycle")), 1e-6);
     }
 
     /// Both optimisers, stopped after three steps: bit for bit what six steps give.

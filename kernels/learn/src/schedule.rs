@@ -87,7 +87,7 @@ fn half_cosine([from, to]: [f64; 2], progress: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::goldens::{assert_close, golden, numbers, torch_golden};
+    use crate::goldens::{assert_close, golden, numbers, step_golden};
 
     #[test]
     fn cosine_of_the_reference_after_a_linear_rise() {
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn one_cycle_of_the_reference() {
-        for case in torch_golden("one_cycle").as_array().unwrap() {
+        for case in step_golden("one_cycle").as_array().unwrap() {
             let steps = case["steps"].as_u64().unwrap() as usize;
             let found: Vec<Rates> =
                 (0..steps).map(|step| Schedule::OneCycle.rates(1e-3, step, steps)).collect();

@@ -105,11 +105,20 @@ pub(crate) fn write_arrays(arrays: &Arrays, header: &impl Serialize) -> Result<V
     safetensors::serialize(views, Some(metadata)).map_err(|error| unwritable(&error))
 }
 
-/// The header and arrays of a file that [`write_arrays`] wrote.
-pub(crate) fn read_arrays<H: DeserializeOwned>(bytes: &[u8]) -> Result<(H, Arrays), Error> {
-    let unreadable = |error: &dyn std::fmt::Display| {
-        Error::Format(format!("the bytes are no safetensors file: {error}; expected one that training wrote"))
-    };
+/// What kind of file [`write_arrays`] wrote.
+pub(crate) fn kind_of(bytes: &[u8]) -> Result<String, Error> {
+    #[derive(Deserialize)]
+    struct Kind {
+        kind: String,
+    }
+    Ok(read_header::<Kind>(bytes)?.kind)
+}
+
+fn unreadable(error: &dyn std::fmt::Display) -> Error {
+    Error::Format(format!("the bytes are no safetensors file: {error}; expected one that training wrote"))
+}
+
+fn read_header<H: DeserializeOwned>(bytes: &[u8]) -> Result<H, Error> {
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| unreadable(&error))?;
     let header = metadata.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
     let Some(header) = header else {
@@ -117,9 +126,13 @@ pub(crate) fn read_arrays<H: DeserializeOwned>(bytes: &[u8]) -> Result<(H, Array
             "the file has no `{METADATA_KEY}` metadata, expected what training wrote"
         )));
     };
-    let header = serde_json::from_str(header).map_err(|error| {
-        Error::Format(format!("the `{METADATA_KEY}` metadata is not as expected: {error}"))
-    })?;
+    serde_json::from_str(header)
+        .map_err(|error| Error::Format(format!("the `{METADATA_KEY}` metadata is not as expected: {error}")))
+}
+
+/// The header and arrays of a file that [`write_arrays`] wrote.
+pub(crate) fn read_arrays<H: DeserializeOwned>(bytes: &[u8]) -> Result<(H, Arrays), Error> {
+    let header = read_header(bytes)?;
     let tensors = SafeTensors::deserialize(bytes).map_err(|error| unreadable(&error))?;
     let arrays = tensors.iter().map(|(name, tensor)| Ok((name.to_owned(), read_array(name, &tensor)?)));
     Ok((header, arrays.collect::<Result<_, Error>>()?))

@@ -1,7 +1,7 @@
-"""Makes torch.json, the reference values of the optimisers, the clipping of gradients and the one-cycle schedule.
+"""Makes steps_torch.json, the reference values of the optimisers, the clipping of gradients and the one-cycle schedule.
 
     pip install torch==2.15.0 numpy
-    python make_torch.py > torch.json
+    python make_steps_torch.py > steps_torch.json
 
 Everything is computed in f64 by torch.optim and torch.nn.utils. Weights and gradients are made by the formula `wave`,
 which the tests repeat.
