@@ -395,8 +395,9 @@ impl Pairs<'_> {
         let (loss, upstream) = self.contrast(&similarities, samples)?;
         let cached = (similarities * upstream)?.sum_all()?.backward()?;
         let missing = || Error::Data("a batch of embeddings has no gradient, expected one".into());
-        let image_gradient = cached.get(&images).ok_or_else(missing)?;
-        let text_gradient = cached.get(&texts).ok_or_else(missing)?;
+        // Gradients are made of variables themselves, and would be differentiated again.
+        let image_gradient = &cached.get(&images).ok_or_else(missing)?.detach();
+        let text_gradient = &cached.get(&texts).ok_or_else(missing)?.detach();
         let mut sum: Option<Gradients> = None;
         for range in parts(samples.len(), size) {
             let of_range = |all: &Tensor| all.narrow(0, range.start, range.len());
@@ -407,7 +408,7 @@ impl Pairs<'_> {
             if let Some(log_scale) = &self.clip.log_scale {
                 // The scale takes no part in the embeddings: each part carries its share of the gradient.
                 let share = range.len() as f64 / samples.len() as f64;
-                let gradient = (cached.get(log_scale).ok_or_else(missing)? * share)?;
+                let gradient = (cached.get(log_scale).ok_or_else(missing)?.detach() * share)?;
                 total = (total + (log_scale.as_tensor() * gradient)?.sum_all()?)?;
             }
             let more = Gradients::of(&self.clip.parameters.trainable, &total.backward()?)?;
