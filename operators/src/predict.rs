@@ -45,7 +45,7 @@ impl Operator for Predict {
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
-        each_sample(io, |model, voxels, shape| {
+        each_sample(io, Model::load, |model, voxels, shape| {
             let scores = model.predict(voxels, shape).map_err(|e| e.to_string())?;
             let finding = StringArray::from_iter_values(model.classes());
             let score: Float64Array = scores.iter().map(|s| Some(f64::from(*s))).collect();
@@ -54,15 +54,16 @@ impl Operator for Predict {
     }
 }
 
-/// Loads the weights once and answers for each pending volume or image with the columns that `apply` makes of it.
-pub(crate) fn each_sample(
+/// Loads the weights once, by `load`, and answers for each pending volume or image with the columns that `apply` makes.
+pub(crate) fn each_sample<M>(
     io: &mut Io,
-    apply: impl Fn(&Model, &Voxels, [usize; 3]) -> Result<Vec<ArrayRef>, String>,
+    load: impl Fn(&[u8]) -> Result<M, argent_learn::Error>,
+    apply: impl Fn(&M, &Voxels, [usize; 3]) -> Result<Vec<ArrayRef>, String>,
 ) -> anyhow::Result<()> {
     let weights = io.input("weights")?;
     anyhow::ensure!(weights.num_rows() == 1, "`weights` has {} rows, expected one", weights.num_rows());
     let path = io.side_file(texts(weights, "weights")?.value(0))?;
-    let model = Model::load(&std::fs::read(path)?)?;
+    let model = load(&std::fs::read(path)?)?;
     let rows = io.rows().clone();
     let sight = match rows.column_by_name(Sight::Images.column()) {
         Some(_) => Sight::Images,

@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use argent_engine::{Inputs, Io, Kind, Operator, Port, Problem, Signature, column};
-use arrow::array::{ArrayRef, Float32Builder, ListBuilder};
-use arrow::datatypes::{DataType, Field};
+use argent_engine::{Inputs, Io, Kind, Operator, Port, Problem, Signature};
+use argent_learn::infer::AnyModel;
+use arrow::array::ArrayRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::embed::{vector_column, vector_schema};
 use crate::predict::{each_sample, ports};
 use crate::sights::{self, Sight};
 
-/// The network's features of a volume or an image, before its last layer: one vector for each.
+/// A network's vector of each volume or image: of a classifier its features before the last layer, of train.clip its
+/// place in the space that it has in common with reports.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EmbedImages {}
@@ -25,22 +27,17 @@ impl Operator for EmbedImages {
     }
 
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
-        // The length of the vectors is the weights' and not known before they are trained.
-        let item = Arc::new(Field::new_list_field(DataType::Float32, true));
-        let own = column::schema([Field::new("vector", DataType::List(item), true)]);
         let sight = Sight::of(inputs).map_err(|problem| vec![problem])?;
-        Ok(Signature::new(own, &["id"])
+        Ok(Signature::new(vector_schema(), &["id"])
             .reads("weights", ["weights"])
             .reads(sight.port(), [sight.column()])
             .carries(inputs.ids(sight.port())))
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
-        each_sample(io, |model, voxels, shape| {
+        each_sample(io, AnyModel::load, |model, voxels, shape| {
             let vector = model.embed(voxels, shape).map_err(|e| e.to_string())?;
-            let mut builder = ListBuilder::new(Float32Builder::new());
-            builder.append_value(vector.into_iter().map(Some));
-            Ok(vec![Arc::new(builder.finish()) as ArrayRef])
+            Ok(vec![Arc::new(vector_column(&[vector])) as ArrayRef])
         })
     }
 }

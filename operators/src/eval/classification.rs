@@ -12,6 +12,7 @@ use argent_engine::joining::UNMATCHED;
 use argent_engine::operator::{Change, Truth, Versions};
 use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, Signature, column};
 use argent_stats::{closest_to_corner_threshold, f1_threshold, youden_threshold};
+use arrow::array::RecordBatch;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -120,7 +121,7 @@ impl Default for Bootstrap {
     }
 }
 
-fn test() -> String {
+pub(super) fn test() -> String {
     "test".into()
 }
 
@@ -128,7 +129,7 @@ fn val() -> String {
     "val".into()
 }
 
-fn labels() -> String {
+pub(super) fn labels() -> String {
     "labels".into()
 }
 
@@ -136,7 +137,7 @@ fn draws() -> usize {
     1000
 }
 
-fn unmatched() -> f64 {
+pub(super) fn unmatched() -> f64 {
     UNMATCHED
 }
 
@@ -184,10 +185,7 @@ impl Operator for EvalClassification {
         }
         let mut labels: BTreeSet<&str> = truth.into_iter().collect();
         labels.extend([labels_on.as_str(), "finding"]);
-        Ok(Signature::new(column::schema(measures::fields()), &["finding"])
-            .output("summary", column::schema(summary::fields()), &["average", "measure"])
-            .output("curves", column::schema(curves::fields()), &["finding", "point"])
-            .output(plot::stored::OUTPUT, column::schema(plot::fields()), &["name"])
+        Ok(outputs()
             .reads(
                 "predictions",
                 BTreeSet::from(["id", "finding", "score", labels_on.as_str(), split_on.as_str()]),
@@ -216,7 +214,23 @@ impl Operator for EvalClassification {
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
-        let by_finding = self.rows(io)?;
+        let predictions = io.input("predictions")?.clone();
+        self.measure(io, &predictions, "predictions")
+    }
+}
+
+/// The tables that a measurement makes.
+pub(super) fn outputs() -> Signature {
+    Signature::new(column::schema(measures::fields()), &["finding"])
+        .output("summary", column::schema(summary::fields()), &["average", "measure"])
+        .output("curves", column::schema(curves::fields()), &["finding", "point"])
+        .output(plot::stored::OUTPUT, column::schema(plot::fields()), &["name"])
+}
+
+impl EvalClassification {
+    /// Measures predictions, which were made of the rows of `port`.
+    pub(super) fn measure(&self, io: &mut Io, predictions: &RecordBatch, port: &str) -> anyhow::Result<()> {
+        let by_finding = self.rows(io, predictions, port)?;
         self.check_parts(&by_finding)?;
         let mut measured = Vec::new();
         for (finding, parts) in by_finding {
@@ -236,11 +250,9 @@ impl Operator for EvalClassification {
             plot::stored::batch(io.schema(plot::stored::OUTPUT)?, &[("roc", digest)])?,
         )
     }
-}
 
-impl EvalClassification {
     /// A threshold that was fitted where it is measured is only made where the spec says so.
-    fn threshold_problems(&self) -> Vec<Problem> {
+    pub(super) fn threshold_problems(&self) -> Vec<Problem> {
         let Threshold::Fitted(fitted) = &self.threshold else { return Vec::new() };
         let (part, measured) = (&fitted.part, &self.part);
         let problem = match (fitted.compat, part == measured) {

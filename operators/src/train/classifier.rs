@@ -309,7 +309,7 @@ impl Operator for TrainClassifier {
 }
 
 /// The id column by which a leak is seen, where the samples have it.
-const PATIENT: &str = "patient";
+pub(crate) const PATIENT: &str = "patient";
 
 /// What is wrong with the name of a network, if anything.
 pub(crate) fn model_problem(name: &str, sight: Sight) -> Option<Problem> {
@@ -443,7 +443,7 @@ impl TrainClassifier {
 }
 
 /// Volumes of different spacing must not be mixed: a network sees voxels, not millimetres.
-fn check_one_grid(volumes: &RecordBatch) -> anyhow::Result<()> {
+pub(crate) fn check_one_grid(volumes: &RecordBatch) -> anyhow::Result<()> {
     // Images may have none: their size is all that a network sees.
     let Some(column) = volumes.column_by_name("spacing_mm") else { return Ok(()) };
     let lists = column.as_list_opt::<i32>().context("a spacing is a list of numbers")?;
@@ -459,7 +459,11 @@ fn check_one_grid(volumes: &RecordBatch) -> anyhow::Result<()> {
 }
 
 /// A patient whose samples lie in different parts would be learned by heart and then asked for.
-fn check_leak(samples: &RecordBatch, split_on: &str, parts: &HashMap<String, String>) -> anyhow::Result<()> {
+pub(crate) fn check_leak(
+    samples: &RecordBatch,
+    split_on: &str,
+    parts: &HashMap<String, String>,
+) -> anyhow::Result<()> {
     if samples.column_by_name(PATIENT).is_none() {
         return Ok(());
     }

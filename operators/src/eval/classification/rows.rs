@@ -6,7 +6,7 @@ use anyhow::Context;
 use argent_engine::Io;
 use argent_engine::joining::{account, texts};
 use argent_stats::Ranking;
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Float64Type;
 
 use super::EvalClassification;
@@ -69,15 +69,19 @@ pub(super) fn columns(rows: &[Row]) -> (Vec<bool>, Vec<f64>) {
 }
 
 impl EvalClassification {
-    /// Joins predictions, truth and parts, by finding.
-    pub(super) fn rows(&self, io: &mut Io) -> anyhow::Result<BTreeMap<String, Parts>> {
-        let (predictions, labels, split) =
-            (io.input("predictions")?.clone(), io.input("labels")?.clone(), io.input("split")?.clone());
+    /// Joins predictions, which were made of the rows of `port`, with truth and parts, by finding.
+    pub(super) fn rows(
+        &self,
+        io: &mut Io,
+        predictions: &RecordBatch,
+        port: &str,
+    ) -> anyhow::Result<BTreeMap<String, Parts>> {
+        let (labels, split) = (io.input("labels")?.clone(), io.input("split")?.clone());
         let (labels_on, split_on) = (io.on("labels").to_owned(), io.on("split").to_owned());
         let truth = truth_by_id(io, &labels, &labels_on)?;
         let parts = part_by_id(&split, &split_on)?;
-        let (ids, findings) = (texts(&predictions, "id")?, texts(&predictions, "finding")?);
-        let (by_label, by_split) = (texts(&predictions, &labels_on)?, texts(&predictions, &split_on)?);
+        let (ids, findings) = (texts(predictions, "id")?, texts(predictions, "finding")?);
+        let (by_label, by_split) = (texts(predictions, &labels_on)?, texts(predictions, &split_on)?);
         let score = predictions.column_by_name("score").context("predictions have scores")?;
         let score = score.as_primitive_opt::<Float64Type>().context("`score` does not hold numbers")?;
         let mut by_finding: BTreeMap<String, Parts> = BTreeMap::new();
@@ -95,7 +99,7 @@ impl EvalClassification {
             };
             let has_score = score.is_valid(row) && !score.value(row).is_nan();
             if !has_score {
-                io.fault("predictions", ids.value(row), "no_score", "a finding of this row has no score");
+                io.fault(port, ids.value(row), "no_score", "a finding of this row has no score");
             }
             match target.filter(|_| has_score) {
                 None if *part == self.part => {
@@ -116,9 +120,9 @@ impl EvalClassification {
         }
         let all = considered.len() + without_part.len();
         let without_part = Vec::from_iter(without_part);
-        account(io, "predictions", "split", all, &without_part, self.unmatched)?;
+        account(io, port, "split", all, &without_part, self.unmatched)?;
         let without_truth = Vec::from_iter(without_truth);
-        account(io, "predictions", "labels", considered.len(), &without_truth, self.unmatched)?;
+        account(io, port, "labels", considered.len(), &without_truth, self.unmatched)?;
         Ok(by_finding)
     }
 }
