@@ -74,7 +74,7 @@ fn measures_and_averages_agree_with_scikit_learn() {
                 "select auc_bootstrap_low, auc_bootstrap_high from scores where finding = '{finding}'"
             );
             for (cell, expected) in sandbox.sql(&ends)[0].split(',').zip(golden.auc_bootstrap[finding]) {
-                near(&format!("{finding} bootstrap"), number(cell), expected, 0.01);
+                near(&format!("{finding} bootstrap"), number(cell), expected, 0.02);
             }
         }
         let summary = sandbox.sql(
@@ -148,7 +148,7 @@ fn a_finding_without_positives_is_there_and_what_it_does_not_define_is_null() {
     sandbox.run(&["p.yaml"]);
     let question = "select finding, n, positives, groups, auc, auc_low, f1, specificity, threshold from scores \
                     where finding = 'pneumothorax'";
-    expect![[r#""#]].assert_eq(&sandbox.sql(question).join("\n"));
+    expect!["pneumothorax,103,0,50,,,,,"].assert_eq(&sandbox.sql(question).join("\n"));
 }
 
 #[test]
@@ -163,8 +163,12 @@ fn a_missing_score_is_no_zero() {
     let before = sandbox.sql(question).join("\n");
     sandbox.write("cells.csv", &cells.replace(line, &without));
     sandbox.run(&["p.yaml"]);
-    expect![[r#""#]].assert_eq(&format!("{before}\n{}", sandbox.sql(question).join("\n")));
-    expect![[r#""#]].assert_eq(&sandbox.sql("select port, kind, message from scores.errors").join("\n"));
+    expect![[r#"
+        103,0
+        102,1"#]]
+    .assert_eq(&format!("{before}\n{}", sandbox.sql(question).join("\n")));
+    expect!["predictions,no_score,a finding of this row has no score"]
+        .assert_eq(&sandbox.sql("select port, kind, message from scores.errors").join("\n"));
 }
 
 #[test]
@@ -177,10 +181,18 @@ fn curves_are_a_table_of_their_vertices() {
         lag(false_positive_rate) over (partition by finding order by point) as before_x, \
         lag(sensitivity) over (partition by finding order by point) as before_y from scores.curves) group by finding) \
         select s.finding, abs(area - auc) < 1e-9 from area a join scores s on s.finding = a.finding order by 1";
-    expect![[r#""#]].assert_eq(&sandbox.sql(question).join("\n"));
+    expect![[r#"
+        consolidation,true
+        effusion,true
+        nodule,true"#]]
+    .assert_eq(&sandbox.sql(question).join("\n"));
     let question = "select finding, threshold, false_positive_rate, sensitivity from scores.curves where point = 1 \
                     order by finding";
-    expect![[r#""#]].assert_eq(&sandbox.sql(question).join("\n"));
+    expect![[r#"
+        consolidation,,0.0,0.0
+        effusion,,0.0,0.0
+        nodule,,0.0,0.0"#]]
+    .assert_eq(&sandbox.sql(question).join("\n"));
     assert_eq!(sandbox.sql("select name from scores.plots"), ["roc"]);
 }
 
@@ -198,5 +210,8 @@ fn show_writes_the_plots_of_a_step() {
     assert_eq!(sandbox.read("figure-2.svg"), sandbox.read("scores.roc.svg"));
     let said = sandbox.argent(&["show", "p.yaml", "scores", "calibration"]);
     assert_eq!(said.code, 2);
-    expect![[r#""#]].assert_eq(&said.err);
+    expect![[r#"
+        error: `scores` has no plot `calibration`; its plots are: roc
+    "#]]
+    .assert_eq(&said.err);
 }

@@ -261,7 +261,16 @@ fn a_trained_encoder_scores_embeds_and_is_measured() {
     let question = "select variant, k, value between 0 and 1 as has_value, low < value and value < high as has_interval, \
                     chance between 0 and 1 as has_chance, queries = (select count(*) from split where part = 'test') \
                     as every_test_volume from retrieval order by variant, k";
-    answers(&sandbox, "eval.retrieval", question, expect![[r#""#]]);
+    answers(
+        &sandbox,
+        "eval.retrieval",
+        question,
+        expect![[r#"
+        map_clean,1,true,true,true,true
+        map_clean,5,true,true,true,true
+        map_ct_clip_cumulative,1,true,true,true,true
+        map_ct_clip_cumulative,5,true,true,true,true"#]],
+    );
 }
 
 /// The names of the examples.
