@@ -226,6 +226,12 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     ("only_labels_right", "", "Rows that the labeling has right and the other has wrong."),
     ("only_other_right", "", "Rows that the other labeling has right and this one has wrong."),
     ("orientation", "", "Where the axes run to, such as `RAS`: right, anterior, superior."),
+    (
+        "origin",
+        "",
+        "Where it comes from: `taken` from the file, `summed` over the channels of the file's, `new` from the seed; \
+         `left_over`, an array of the file that is not used.",
+    ),
     ("other", "", "What stands before the first heading, where the findings have a heading of their own."),
     ("p1", "", "The value at the first percentile of the pixels."),
     ("p50", "", "The median of the pixels."),
@@ -344,6 +350,7 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     ("tokens_cached", "tokens", "Those of the input that the server had cached."),
     ("tokens_in", "tokens", "The tokens of the request."),
     ("tokens_out", "tokens", "The tokens of the answer."),
+    ("train.classifier.array", "", "The array, as the network or the file calls it."),
     ("train_loss", "nats", "The loss of the step's volumes."),
     ("transfer_syntax_uid", "", "How the file is written, by UID; null where it does not say."),
     ("truth", "", "What the truth is called, from the parameter."),

@@ -83,7 +83,8 @@ pub(crate) fn resumed(bytes: Option<&[u8]>, digest: &str) -> Result<Option<Check
     match checkpoint.run == digest {
         true => Ok(Some(checkpoint)),
         false => Err(Error::Checkpoint(
-            "the checkpoint is of other settings, targets or parts, expected the same".into(),
+            "the checkpoint is of other settings, targets, parts or weights to start from, expected the same"
+                .into(),
         )),
     }
 }
@@ -160,7 +161,7 @@ impl<'a> Course<'a> {
         let (loss, mut gradients) = self.learner.gradients(batch)?;
         if !loss.is_finite() {
             return Err(Error::NotFinite {
-                what: format!("the loss {loss} at step {step} (try a lower learning rate, or a warm-up)"),
+                what: format!("the loss at step {step}"),
                 samples: batch.job.samples.clone(),
             });
         }
