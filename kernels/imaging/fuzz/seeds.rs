@@ -14,7 +14,13 @@ fn main() -> std::io::Result<()> {
     seed("nifti", "plain", &plain)?;
     seed("nifti", "packed", &nifti::write(&volume, true))?;
     seed("nifti", "two_members", &[nifti::write(&volume, true), nifti::write(&volume, true)].concat())?;
-    seed("side_file", "volume", &side_file::encode(&volume))?;
+    let packed = side_file::encode(&volume)?;
+    seed("side_file", "volume", &packed)?;
+    // As the first version wrote it: the same header, then the voxels.
+    let mut first = packed[..192].to_vec();
+    first[8] = 1;
+    first.extend_from_slice(&plain[352..]);
+    seed("side_file", "first_version", &first)?;
     seed("npz", "int16", &archive(&plain[352..], "<i2"))?;
     seed("npz", "float64", &archive(&[0; 480], "<f8"))?;
     // The shipped examples have a file of each kind.

@@ -204,7 +204,9 @@ impl Operator for VolumesResample {
                     resampled((&*local, scan::file_name(path)), reading, &grid, bytes_each)?
                 }
             };
-            let voxels = keep(&side_file::encode(&volume))
+            let stored =
+                side_file::encode(&volume).map_err(anyhow::Error::from).and_then(|bytes| keep(&bytes));
+            let voxels = stored
                 .map_err(|e| RowError { retryable: true, ..RowError::lasting("store", format!("{e:#}")) })?;
             Ok(Some(columns(&volume, &voxels.to_string())))
         });
