@@ -1,8 +1,7 @@
 //! What keeping a volume costs in several ways: bytes, and CPU time for writing it, reading it whole and reading a part.
 //!
-//! `cargo run --release -p argent-imaging --example storage_cost -- scan.nii.gz voxels.raw` brings a scan to 1.5 x 1.5 x 3 mm,
-//! repeats it in mirrors to 240 x 240 x 120 voxels, the size of a whole chest, and writes these plainly for the bench `volumes`
-//! of the store. Prints Markdown. Linux only: the time comes from `/proc`.
+//! `cargo run --release -p argent-imaging --example storage_cost -- scan.nii.gz voxels.raw` brings a scan to 1.5 x 1.5 x 3 mm and
+//! also writes its voxels plainly, for the bench `volumes` of the store. Prints Markdown. Linux only: the time comes from `/proc`.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -10,13 +9,13 @@ use std::path::Path;
 
 use argent_imaging::resample::{Antialias, Grid, GridRule, Interpolation, resample_stored};
 use argent_imaging::side_file::{self, Reader};
-use argent_imaging::{Geometry, Orientation, Volume, nifti};
+use argent_imaging::{Orientation, Volume, nifti};
 use libdeflater::{CompressionLvl, Compressor, Decompressor};
 
-/// A whole chest, and what training cuts from it.
-const SHAPE: [usize; 3] = [240, 240, 120];
-const CROP: [usize; 3] = [192, 192, 96];
-const CROP_START: [usize; 3] = [17, 30, 9];
+/// What training cuts from a volume: four fifths of each axis, as 192 x 192 x 96 of 240 x 240 x 120 voxels, from a tenth on.
+fn crop_of(shape: [usize; 3]) -> ([usize; 3], [usize; 3]) {
+    (shape.map(|voxels| voxels / 10), shape.map(|voxels| voxels * 4 / 5))
+}
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -25,73 +24,59 @@ fn main() -> Result<()> {
     let [scan, plain_file] = arguments.as_slice() else {
         return Err("expected a .nii.gz file, and where to write plain voxels".into());
     };
-    for antialias in [Antialias::Never, Antialias::Auto] {
-        let volume = chest(scan, antialias)?;
-        let plain = little_endian(&volume.hounsfield);
-        std::fs::write(plain_file, &plain)?;
-        println!("\n{scan}, antialiasing {antialias:?}\n");
-        println!("| | of plain bytes | write MB/s | read MB/s | MB/s of a crop |\n|---|---:|---:|---:|---:|");
-        print_way("plain", &plain, |plain| plain.to_vec(), voxels_of);
-        print_way("libdeflate 1", &plain, deflate, |packed| voxels_of(&inflate(packed, plain.len())));
-        print_way(
-            "lz4",
-            &plain,
-            lz4_flex::block::compress,
-            |packed| voxels_of(&lz4_flex::block::decompress(packed, plain.len()).expect("what was packed")),
-        );
-        let zstd = |level| {
-            move |plain: &[u8]| zstd::bulk::compress(plain, level).expect("memory for a compressor")
-        };
-        let unzstd = |packed: &[u8]| zstd::bulk::decompress(packed, plain.len()).expect("what was packed");
-        print_way("zstd 1", &plain, zstd(1), |packed| voxels_of(&unzstd(packed)));
-        print_way("zstd 3", &plain, zstd(3), |packed| voxels_of(&unzstd(packed)));
-        let split = |plain: &[u8]| zstd(1)(&planes(voxels_of(plain)));
-        print_way("low bytes, then high bytes; zstd 1", &plain, split, |packed| {
-            joined(&unzstd(packed), |joined| joined)
-        });
-        let differences = |plain: &[u8]| zstd(1)(&planes(along_x(voxels_of(plain))));
-        print_way("differences along x, in the same way", &plain, differences, |packed| {
-            let mut last = 0_i16;
-            joined(&unzstd(packed), |folded| {
-                last = last.wrapping_add(((folded as u16) >> 1) as i16 ^ -(folded & 1));
-                last
-            })
-        });
-        print_side_file(&volume)?;
-    }
+    let volume = chest(scan)?;
+    let plain = little_endian(&volume.hounsfield);
+    std::fs::write(plain_file, &plain)?;
+    println!("{:?} voxels\n", volume.geometry.shape);
+    println!("| | of plain bytes | write MB/s | read MB/s | MB/s of a crop |\n|---|---:|---:|---:|---:|");
+    let way = (plain.as_slice(), volume.geometry.shape);
+    print_way("plain", way, |plain| plain.to_vec(), voxels_of);
+    print_way("libdeflate 1", way, deflate, |packed| voxels_of(&inflate(packed, plain.len())));
+    print_way(
+        "lz4",
+        way,
+        lz4_flex::block::compress,
+        |packed| voxels_of(&lz4_flex::block::decompress(packed, plain.len()).expect("what was packed")),
+    );
+    let zstd = |level| {
+        move |plain: &[u8]| zstd::bulk::compress(plain, level).expect("memory for a compressor")
+    };
+    let unzstd = |packed: &[u8]| zstd::bulk::decompress(packed, plain.len()).expect("what was packed");
+    print_way("zstd 1", way, zstd(1), |packed| voxels_of(&unzstd(packed)));
+    print_way("zstd 3", way, zstd(3), |packed| voxels_of(&unzstd(packed)));
+    let split = |plain: &[u8]| zstd(1)(&planes(voxels_of(plain)));
+    print_way("low bytes, then high bytes; zstd 1", way, split, |packed| {
+        joined(&unzstd(packed), |joined| joined)
+    });
+    let differences = |plain: &[u8]| zstd(1)(&planes(along_x(voxels_of(plain))));
+    print_way("differences along x, in the same way", way, differences, |packed| {
+        let mut last = 0_i16;
+        joined(&unzstd(packed), |folded| {
+            last = last.wrapping_add(((folded as u16) >> 1) as i16 ^ -(folded & 1));
+            last
+        })
+    });
+    print_side_file(&volume)?;
     Ok(())
 }
 
-/// The scan on the grid, in mirrors of itself, so that textures and edges stay what they are.
-fn chest(scan: &str, antialias: Antialias) -> Result<Volume> {
+/// The scan on the grid.
+fn chest(scan: &str) -> Result<Volume> {
     let grid = Grid {
         spacing_mm: [1.5, 1.5, 3.0],
         orientation: Orientation::RAS,
         rule: GridRule::Extent,
         interpolation: Interpolation::Linear,
-        antialias,
+        antialias: Antialias::Auto,
         pad_hu: -1024,
     };
-    let small = resample_stored(nifti::read_file(Path::new(scan))?, &grid)?;
-    let [columns, rows, slices] = small.geometry.shape;
-    let mirrored = |place: usize, count: usize| match place % (2 * count) {
-        place if place < count => place,
-        place => 2 * count - 1 - place,
-    };
-    let mut hounsfield = Vec::new();
-    for k in (0..SHAPE[2]).map(|k| mirrored(k, slices)) {
-        for j in (0..SHAPE[1]).map(|j| mirrored(j, rows)) {
-            let row = &small.hounsfield[columns * (j + rows * k)..][..columns];
-            hounsfield.extend((0..SHAPE[0]).map(|i| row[mirrored(i, columns)]));
-        }
-    }
-    Ok(Volume { geometry: Geometry { shape: SHAPE, ..small.geometry }, hounsfield })
+    Ok(resample_stored(nifti::read_file(Path::new(scan))?, &grid)?)
 }
 
 /// A line for a way that keeps the voxels as one piece: a crop is read by reading all of it.
 fn print_way(
     name: &str,
-    plain: &[u8],
+    (plain, shape): (&[u8], [usize; 3]),
     write: impl Fn(&[u8]) -> Vec<u8>,
     read: impl Fn(&[u8]) -> Vec<i16>,
 ) {
@@ -99,40 +84,44 @@ fn print_way(
     assert_eq!(little_endian(&read(&packed)), plain, "{name} keeps what it is given");
     let (writing, reading) = (cpu_time(|| write(plain)), cpu_time(|| read(&packed)));
     let cropping = match name {
-        "plain" => cpu_time(|| plain_crop(&packed)),
+        "plain" => cpu_time(|| plain_crop(&packed, shape)),
         _ => reading,
     };
-    print_line(name, packed.len(), writing, reading, cropping);
+    print_line(name, shape, packed.len(), [writing, reading, cropping]);
 }
 
 fn print_side_file(volume: &Volume) -> Result<()> {
     let bytes = side_file::encode(volume)?;
     let reader = Reader::new(&bytes)?;
+    let shape = volume.geometry.shape;
+    let (crop_start, crop_shape) = crop_of(shape);
     let mut crop = Vec::new();
     let writing = cpu_time(|| side_file::encode(volume));
     let reading = cpu_time(|| side_file::decode(&bytes));
-    let cropping = cpu_time(|| reader.crop(CROP_START, CROP, &mut crop));
-    print_line("side file", bytes.len(), writing, reading, cropping);
+    let cropping = cpu_time(|| reader.crop(crop_start, crop_shape, &mut crop));
+    print_line("side file", shape, bytes.len(), [writing, reading, cropping]);
     Ok(())
 }
 
-fn print_line(name: &str, bytes: usize, writing: f64, reading: f64, cropping: f64) {
+fn print_line(name: &str, shape: [usize; 3], bytes: usize, [writing, reading, cropping]: [f64; 3]) {
     let megabytes = |shape: [usize; 3]| 2.0 * shape.iter().product::<usize>() as f64 / 1e6;
+    let (whole, crop) = (megabytes(shape), megabytes(crop_of(shape).1));
     println!(
         "| {name} | {:.3} | {:.0} | {:.0} | {:.0} |",
-        bytes as f64 / 1e6 / megabytes(SHAPE),
-        megabytes(SHAPE) / writing,
-        megabytes(SHAPE) / reading,
-        megabytes(CROP) / cropping
+        bytes as f64 / 1e6 / whole,
+        whole / writing,
+        whole / reading,
+        crop / cropping
     );
 }
 
-fn plain_crop(plain: &[u8]) -> Vec<i16> {
-    let mut voxels = Vec::with_capacity(CROP.iter().product());
-    for k in 0..CROP[2] {
-        for j in 0..CROP[1] {
-            let row = CROP_START[0] + SHAPE[0] * (CROP_START[1] + j + SHAPE[1] * (CROP_START[2] + k));
-            voxels.extend(voxels_of(&plain[2 * row..2 * (row + CROP[0])]));
+fn plain_crop(plain: &[u8], shape: [usize; 3]) -> Vec<i16> {
+    let (start, crop) = crop_of(shape);
+    let mut voxels = Vec::with_capacity(crop.iter().product());
+    for k in start[2]..start[2] + crop[2] {
+        for j in start[1]..start[1] + crop[1] {
+            let row = start[0] + shape[0] * (j + shape[1] * k);
+            voxels.extend(voxels_of(&plain[2 * row..2 * (row + crop[0])]));
         }
     }
     voxels

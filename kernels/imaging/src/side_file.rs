@@ -14,7 +14,7 @@
 //! | 192.. | for each chunk, x fastest: `u32` length of its frame in bytes |
 //! | behind | the frames, one after another, to the end of the file |
 //!
-//! A chunk has 32 voxels along each axis, or what is left at the end of one; [`chunk`] says what its frame holds. On a chest
+//! A chunk has 64 x 64 x 32 voxels, or what is left at the end of an axis; [`chunk`] says what its frame holds. On a chest
 //! CT at 1.5 x 1.5 x 3 mm a file has a third of the voxels' bytes (docs/performance.md has the measurement). Files of version 1,
 //! which hold plain `i16` voxels behind the same header, are read as well.
 
@@ -34,8 +34,8 @@ const PLAIN_VERSION: u32 = 1;
 const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 192;
 
-/// Voxels of a chunk along each axis.
-const CHUNK_EDGE: usize = 32;
+/// Voxels of a chunk along each axis. The low bytes of a whole one are a block of Zstandard, and so are the high ones.
+const CHUNK: [usize; 3] = [64, 64, 32];
 
 /// The bytes of a side file that keeps `volume`. Equal volumes give equal bytes.
 ///
@@ -267,7 +267,7 @@ struct Chunks {
 
 impl Chunks {
     fn of(whole: [usize; 3]) -> Chunks {
-        Chunks { whole, counts: whole.map(|voxels| voxels.div_ceil(CHUNK_EDGE)) }
+        Chunks { whole, counts: std::array::from_fn(|axis| whole[axis].div_ceil(CHUNK[axis])) }
     }
 
     fn count(&self) -> usize {
@@ -277,14 +277,15 @@ impl Chunks {
     /// The voxels of a chunk.
     fn part(&self, number: usize) -> Part {
         let [across, down, _] = self.counts;
-        let start = [number % across, number / across % down, number / across / down].map(|n| n * CHUNK_EDGE);
-        Part { start, shape: std::array::from_fn(|axis| CHUNK_EDGE.min(self.whole[axis] - start[axis])) }
+        let chunk = [number % across, number / across % down, number / across / down];
+        let start: [usize; 3] = std::array::from_fn(|axis| chunk[axis] * CHUNK[axis]);
+        Part { start, shape: std::array::from_fn(|axis| CHUNK[axis].min(self.whole[axis] - start[axis])) }
     }
 
     /// The chunks in which the voxels of a part lie that has some, in the order of the file.
     fn touched_by(self, part: Part) -> impl Iterator<Item = usize> {
         let [x, y, z] = std::array::from_fn(|axis| {
-            part.start[axis] / CHUNK_EDGE..(part.start[axis] + part.shape[axis]).div_ceil(CHUNK_EDGE)
+            part.start[axis] / CHUNK[axis]..(part.start[axis] + part.shape[axis]).div_ceil(CHUNK[axis])
         });
         let [across, down, _] = self.counts;
         z.flat_map(move |k| {

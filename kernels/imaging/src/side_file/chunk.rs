@@ -11,7 +11,7 @@ use std::io;
 
 use zstd::bulk::{Compressor, Decompressor};
 
-use super::CHUNK_EDGE;
+use super::CHUNK;
 
 /// The fewest bytes of a frame: magic, descriptor, content size of two bytes, one block of a repeated byte, checksum. A frame
 /// of a smaller content has a shorter size field.
@@ -21,7 +21,7 @@ pub(super) const LEAST_FRAME_BYTES: usize = 14;
 const LEVEL: i32 = 1;
 
 /// Voxels of a whole chunk.
-const CHUNK_VOXELS: usize = CHUNK_EDGE * CHUNK_EDGE * CHUNK_EDGE;
+const CHUNK_VOXELS: usize = CHUNK[0] * CHUNK[1] * CHUNK[2];
 
 /// Packs chunks one after another with the same memory.
 pub(super) struct Packer {
@@ -41,7 +41,7 @@ impl Packer {
     pub(super) fn pack(&mut self, voxels: &[i16], shape: [usize; 3]) -> io::Result<&[u8]> {
         self.planes.resize(2 * voxels.len(), 0);
         let (low, high) = self.planes.split_at_mut(voxels.len());
-        let mut differences = [0; CHUNK_EDGE + 1];
+        let mut differences = [0; CHUNK[0] + 1];
         for row in 0..shape[1] * shape[2] {
             let start = row * shape[0];
             let here = &voxels[start..start + shape[0]];
