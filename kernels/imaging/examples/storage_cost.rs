@@ -32,15 +32,11 @@ fn main() -> Result<()> {
     let way = (plain.as_slice(), volume.geometry.shape);
     print_way("plain", way, |plain| plain.to_vec(), voxels_of);
     print_way("libdeflate 1", way, deflate, |packed| voxels_of(&inflate(packed, plain.len())));
-    print_way(
-        "lz4",
-        way,
-        lz4_flex::block::compress,
-        |packed| voxels_of(&lz4_flex::block::decompress(packed, plain.len()).expect("what was packed")),
-    );
-    let zstd = |level| {
-        move |plain: &[u8]| zstd::bulk::compress(plain, level).expect("memory for a compressor")
-    };
+    print_way("lz4", way, lz4_flex::block::compress, |packed| {
+        voxels_of(&lz4_flex::block::decompress(packed, plain.len()).expect("what was packed"))
+    });
+    let zstd =
+        |level| move |plain: &[u8]| zstd::bulk::compress(plain, level).expect("memory for a compressor");
     let unzstd = |packed: &[u8]| zstd::bulk::decompress(packed, plain.len()).expect("what was packed");
     print_way("zstd 1", way, zstd(1), |packed| voxels_of(&unzstd(packed)));
     print_way("zstd 3", way, zstd(3), |packed| voxels_of(&unzstd(packed)));
@@ -185,7 +181,8 @@ fn cpu_time<T>(mut call: impl FnMut() -> T) -> f64 {
 
 /// Time that this process's one thread has run, in seconds.
 fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux counts a thread's running time");
+    let stat =
+        std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux counts a thread's running time");
     let nanoseconds = stat.split(' ').next().and_then(|field| field.parse::<f64>().ok());
     nanoseconds.expect("a number of nanoseconds") / 1e9
 }

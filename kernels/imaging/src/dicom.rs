@@ -9,6 +9,7 @@ mod dataset;
 mod dictionary;
 mod error;
 mod file;
+mod frames;
 mod header;
 mod image;
 mod series;
@@ -26,7 +27,7 @@ pub use file::is_dicom;
 pub use header::{Header, header, read_header};
 pub use image::{Image, image, read_image};
 pub use series::{Rescale, Series, SeriesError, read_series};
-pub use stack::{Found, Slice, Stack, StackProblem, stacks};
+pub use stack::{Found, Slice, Stack, StackProblem, Uneven, stacks};
 
 /// The SOP class of a `DICOMDIR`: an index of the files of a disc, which has no image of its own.
 pub const DIRECTORY: &str = dicom_dictionary_std::uids::MEDIA_STORAGE_DIRECTORY_STORAGE;

@@ -312,7 +312,8 @@ impl Part {
     /// The voxels that are in both of two boxes that have some in common.
     fn common(self, other: Part) -> Part {
         let start = std::array::from_fn(|axis| self.start[axis].max(other.start[axis]));
-        let end = |axis: usize| (self.start[axis] + self.shape[axis]).min(other.start[axis] + other.shape[axis]);
+        let end =
+            |axis: usize| (self.start[axis] + self.shape[axis]).min(other.start[axis] + other.shape[axis]);
         Part { start, shape: std::array::from_fn(|axis| end(axis) - start[axis]) }
     }
 }

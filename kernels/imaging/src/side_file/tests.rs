@@ -47,7 +47,8 @@ fn boxes() -> impl Strategy<Value = ([usize; 3], [usize; 3], [usize; 3])> {
     let axis = (1..100_usize)
         .prop_flat_map(|whole| (Just(whole), 0..=whole))
         .prop_flat_map(|(whole, start)| (Just(whole), Just(start), 0..=whole - start));
-    [axis.clone(), axis.clone(), axis].prop_map(|[x, y, z]| ([x.0, y.0, z.0], [x.1, y.1, z.1], [x.2, y.2, z.2]))
+    [axis.clone(), axis.clone(), axis]
+        .prop_map(|[x, y, z]| ([x.0, y.0, z.0], [x.1, y.1, z.1], [x.2, y.2, z.2]))
 }
 
 proptest! {
@@ -174,6 +175,9 @@ fn what_is_no_side_file_is_refused() {
 fn a_part_that_is_not_in_the_volume_is_refused() {
     let reader = Reader::new(encode(&volume([2, 3, 4])).unwrap()).unwrap();
     let said = reader.crop([1, 0, 0], [2, 3, 4], &mut Vec::new()).unwrap_err().to_string();
-    assert_eq!(said, "2 x 3 x 4 voxels from 1, 0, 0 on were asked for in a volume of 2 x 3 x 4; expected a part of it");
+    assert_eq!(
+        said,
+        "2 x 3 x 4 voxels from 1, 0, 0 on were asked for in a volume of 2 x 3 x 4; expected a part of it"
+    );
     assert!(reader.crop([usize::MAX, 0, 0], [2, 1, 1], &mut Vec::new()).is_err());
 }

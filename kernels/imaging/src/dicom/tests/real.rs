@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::dicom::{Found, Image, Rescale, Slice, image, read_header, read_image, read_series, stacks};
+use crate::dicom::{
+    Found, Image, Rescale, Slice, Uneven, image, read_header, read_image, read_series, stacks,
+};
 use crate::reference::{self, golden};
 
 /// The files of a folder, by name.
@@ -21,7 +23,7 @@ fn slices(files: &[PathBuf]) -> Vec<Slice> {
 }
 
 fn only(slices: &[Slice]) -> Found {
-    let mut found = stacks(slices);
+    let mut found = stacks(slices, Uneven::Refuse);
     assert_eq!(found.len(), 1, "{found:?}");
     found.remove(0)
 }
@@ -79,7 +81,7 @@ fn series_are_placed_and_scaled_as_pydicom_does() {
 fn series_that_are_no_volume_say_why() {
     let Some(data) = reference::folder() else { return };
     let said = |name: &str| {
-        let found = stacks(&slices(&files(&data.join("dicom_ct").join(name))));
+        let found = stacks(&slices(&files(&data.join("dicom_ct").join(name))), Uneven::Refuse);
         let said: Vec<String> = found
             .into_iter()
             .map(|found| found.stack.map_or_else(|e| e.to_string(), |_| "volume".into()))
