@@ -134,7 +134,7 @@ impl fmt::Display for StackProblem {
             StackProblem::Uneven { widest_mm, narrowest_mm, behind } => write!(
                 f,
                 "the gaps between slices are {narrowest_mm:.3} to {widest_mm:.3} mm, the first odd one behind slice {behind} in the \
-                 order of positions; expected equal ones: take the parts of equal gaps, or resample the slices first"
+                 order of positions; expected equal ones: take the parts of equal gaps"
             ),
             StackProblem::Shifted { slice, by_mm } => write!(
                 f,

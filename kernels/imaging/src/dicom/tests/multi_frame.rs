@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::files::{Lengths, Made, Syntax, Value};
 use crate::dicom::{Rescale, Series, SeriesError, Slice, Uneven, header, read_series, stacks};
+use crate::reference::golden::numbers;
 
 const SYNTAXES: [Syntax; 3] = [Syntax::Explicit, Syntax::Implicit, Syntax::Big];
 
@@ -105,4 +106,25 @@ fn groups_that_are_cut_short_are_refused() {
     bytes[item + 4..item + 8].copy_from_slice(&4000_u32.to_le_bytes());
     let said = header(&bytes, "a", &[]).unwrap_err().to_string();
     assert!(said.contains("truncated: the item of a sequence needs 4000 bytes"), "{said}");
+}
+
+/// `goldens/make_enhanced.py` wrote the file by pydicom, and what pydicom reads in it.
+#[test]
+fn a_file_of_pydicom_is_read_as_pydicom_reads_it() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens");
+    let golden = std::fs::read_to_string(folder.join("enhanced_ct.json")).unwrap();
+    let golden: serde_json::Value = serde_json::from_str(&golden).unwrap();
+    let slices = golden["slices"].as_array().unwrap();
+    let series = read_series(&[(&folder.join("enhanced_ct.dcm"), "a")], Rescale::Header).unwrap();
+    let geometry = series.volume.geometry;
+    assert_eq!((geometry.shape, slices.len()), ([16, 16, 6], 6));
+    assert!(!geometry.sheared() && series.warnings.is_empty(), "{:?}", series.warnings);
+    for (k, (slice, found)) in slices.iter().zip(series.volume.hounsfield.chunks(256)).enumerate() {
+        let hounsfield: Vec<f64> = found.iter().map(|&voxel| f64::from(voxel)).collect();
+        assert_eq!(hounsfield, numbers(&slice["hounsfield"]), "slice {k}");
+        let [x, y, z] = geometry.index_to_world([0.0, 0.0, k as f64]);
+        for (found, expected) in [-x, -y, z].into_iter().zip(numbers(&slice["position_mm"])) {
+            assert!((found - expected).abs() < 1e-4, "slice {k} lies at {found}, expected {expected}");
+        }
+    }
 }

@@ -142,6 +142,29 @@ fn one_slice_in_fifteen_transfer_syntaxes() {
     );
 }
 
+/// Decoders put zeros where data is missing; a slice that lost its middle must not come out grey.
+#[test]
+fn a_jpeg_codestream_that_lost_its_middle_is_refused() {
+    let Some(data) = reference::folder() else { return };
+    for uid in ["4.50", "4.51", "4.57", "4.70"] {
+        let paths = files(&data.join("dicom_ct/one_slice_all_syntaxes"));
+        let path = paths
+            .iter()
+            .find(|path| path.to_string_lossy().ends_with(&format!("1.2.840.10008.1.2.{uid}.dcm")));
+        let mut bytes = std::fs::read(path.unwrap()).unwrap();
+        let start = bytes.windows(2).position(|marker| marker == [0xff, 0xd8]).unwrap();
+        let end = bytes.windows(2).rposition(|marker| marker == [0xff, 0xd9]).unwrap();
+        // An even number, whose place in the length of the last fragment is mended.
+        let lost = (end - start) / 2 & !1;
+        let fragment = bytes[..start].len() - 4;
+        let length = u32::from_le_bytes(bytes[fragment..start].try_into().unwrap());
+        bytes[fragment..start].copy_from_slice(&(length - lost as u32).to_le_bytes());
+        bytes.drain(end - lost..end);
+        let said = image(&bytes, "a", 0).map(|image| image.values.len()).unwrap_err().to_string();
+        assert!(said.starts_with("a: damaged JPEG"), "{uid}: {said}");
+    }
+}
+
 #[test]
 fn odd_files_are_read_or_refused_with_a_reason() {
     let Some(data) = reference::folder() else { return };
