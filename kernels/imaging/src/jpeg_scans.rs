@@ -82,8 +82,31 @@ impl Refinement {
     }
 }
 
-/// Where the next marker begins that neither is a stuffed byte nor restarts the decoder.
+/// Where the next marker begins that neither is a stuffed byte nor restarts the decoder, with the bytes that fill up to it.
 fn end_of_scan(bytes: &[u8], start: usize) -> Option<usize> {
     let is_end = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xd0..=0xd7 | 0xff);
-    Some(start + bytes.get(start..)?.windows(2).position(is_end)?)
+    let mut end = start + bytes.get(start..)?.windows(2).position(is_end)?;
+    while end > start && bytes[end - 1] == 0xff {
+        end -= 1;
+    }
+    Some(end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_other_bits_behind_scans;
+
+    #[test]
+    fn bits_come_behind_the_data_and_before_what_fills_up_to_the_next_marker() {
+        let header = [0xff, 0xd8, 0xff, 0xda, 0, 3, 1];
+        let changed = |scan: &[u8]| with_other_bits_behind_scans(&[&header, scan].concat());
+        let data = [0x12, 0xff, 0x00, 0x34, 0xff, 0xd0, 0x56];
+        for filling in [&[][..], &[0xff], &[0xff, 0xff]] {
+            let end = [filling, &[0xff, 0xd9]].concat();
+            let expected =
+                [&header[..], &data, &[0xaa, 0x55, 0xcc, 0xb3, 0xd2, 0x95, 0x6b, 0xa6], &end].concat();
+            assert_eq!(changed(&[&data[..], &end].concat()), Ok(expected));
+        }
+        assert_eq!(changed(&data), Err("it has no end marker"));
+    }
 }
