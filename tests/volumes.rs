@@ -64,7 +64,19 @@ fn shipped_pipelines_read_volumes_without_headers() {
             .succeeds(&["sql", &question, "-p", spec, "--store", "store", "--format", "csv", "--phi"])
             .out;
     }
-    expect![[r#""#]].assert_eq(&said);
+    expect![[r#"
+        volumes made 1 0 0
+        grid made 1 0 0
+        refused made 0 0 0
+        id,spacing_mm,orientation,hounsfield_min,hounsfield_max,shape,onto
+        train_1_a_1,"[0.75, 0.75, 1.5]",LPS,-1000.0,44.0,"[4, 3, 5]",RAS
+        volumes made 1 0 0
+        grid made 1 0 0
+        refused reused 0 0 0
+        id,spacing_mm,orientation,hounsfield_min,hounsfield_max,shape,onto
+        trn00001,"[0.8, 0.8, 0.8]",LPI,-1000.0,44.0,"[4, 3, 3]",RAS
+    "#]]
+    .assert_eq(&said);
 }
 
 /// A pipeline that looks at volumes with these parameters and brings them to 2 mm.

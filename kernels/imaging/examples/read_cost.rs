@@ -12,7 +12,8 @@ use argent_imaging::nifti::SliceReader;
 use argent_imaging::resample::{
     Antialias, Grid, GridRule, Interpolation, resample, resample_slices, resample_stored,
 };
-use argent_imaging::{Orientation, StoredVolume, nifti, side_file};
+use argent_imaging::side_file::{self, Storage};
+use argent_imaging::{Orientation, StoredVolume, nifti};
 use libdeflater::Decompressor;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -60,8 +61,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     measure("statistics of the result", || output.statistics());
     println!("ratio to inflating: {:.2} plain, {:.2} antialiased", whole / inflate, antialiased / inflate);
 
-    let encoded = side_file::encode(&output)?;
-    measure("side file, encode", || side_file::encode(&output));
+    let encoded = side_file::encode(&output, Storage::Packed)?;
+    measure("side file, encode", || side_file::encode(&output, Storage::Packed));
     measure("side file, decode", || side_file::decode(&encoded));
     Ok(())
 }

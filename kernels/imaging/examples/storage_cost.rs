@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::path::Path;
 
 use argent_imaging::resample::{Antialias, Grid, GridRule, Interpolation, resample_stored};
-use argent_imaging::side_file::{self, Reader};
+use argent_imaging::side_file::{self, Reader, Storage};
 use argent_imaging::{Orientation, Volume, nifti};
 use libdeflater::{CompressionLvl, Compressor, Decompressor};
 
@@ -87,12 +87,12 @@ fn print_way(
 }
 
 fn print_side_file(volume: &Volume) -> Result<()> {
-    let bytes = side_file::encode(volume)?;
+    let bytes = side_file::encode(volume, Storage::Packed)?;
     let reader = Reader::new(&bytes)?;
     let shape = volume.geometry.shape;
     let (crop_start, crop_shape) = crop_of(shape);
     let mut crop = Vec::new();
-    let writing = cpu_time(|| side_file::encode(volume));
+    let writing = cpu_time(|| side_file::encode(volume, Storage::Packed));
     let reading = cpu_time(|| side_file::decode(&bytes));
     let cropping = cpu_time(|| reader.crop(crop_start, crop_shape, &mut crop));
     print_line("side file", shape, bytes.len(), [writing, reading, cropping]);

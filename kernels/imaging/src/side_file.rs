@@ -15,8 +15,8 @@
 //! | behind | the frames, one after another, to the end of the file |
 //!
 //! A chunk has 64 x 64 x 32 voxels, or what is left at the end of an axis; [`chunk`] says what its frame holds. On a chest
-//! CT at 1.5 x 1.5 x 3 mm a file has a third of the voxels' bytes (docs/performance.md has the measurement). Files of version 1,
-//! which hold plain `i16` voxels behind the same header, are read as well.
+//! CT at 1.5 x 1.5 x 3 mm a file has a third of the voxels' bytes (docs/performance.md has the measurement). A file of version 1
+//! has plain `i16` voxels behind the same header, for programs that map it into memory or know nothing of chunks.
 
 mod chunk;
 #[cfg(test)]
@@ -37,23 +37,50 @@ const HEADER_BYTES: usize = 192;
 /// Voxels of a chunk along each axis. The low bytes of a whole one are a block of Zstandard, and so are the high ones.
 const CHUNK: [usize; 3] = [64, 64, 32];
 
-/// The bytes of a side file that keeps `volume`. Equal volumes give equal bytes.
+/// How a side file keeps voxels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// In chunks that are packed without loss: version 2.
+    Packed,
+    /// As plain 16-bit numbers: version 1.
+    Plain,
+}
+
+/// The bytes of a side file that keeps `volume` in this way. Equal volumes give equal bytes.
 ///
 /// # Errors
 /// When there is no memory for the compressor.
 ///
 /// # Panics
 /// If the voxels do not fill the shape.
-pub fn encode(volume: &Volume) -> io::Result<Vec<u8>> {
+pub fn encode(volume: &Volume, storage: Storage) -> io::Result<Vec<u8>> {
     let Geometry { shape, affine } = &volume.geometry;
     assert_eq!(volume.hounsfield.len(), volume.geometry.voxel_count(), "the voxels must fill the shape");
-    let chunks = Chunks::of(*shape);
-    let mut bytes = Vec::with_capacity(HEADER_BYTES + 4 * chunks.count() + volume.hounsfield.len());
+    let (version, room) = match storage {
+        Storage::Packed => (VERSION, volume.hounsfield.len()),
+        Storage::Plain => (PLAIN_VERSION, 2 * volume.hounsfield.len()),
+    };
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + room);
     bytes.extend(MAGIC);
-    bytes.extend(VERSION.to_le_bytes());
+    bytes.extend(version.to_le_bytes());
     bytes.extend((HEADER_BYTES as u32).to_le_bytes());
     bytes.extend(shape.iter().flat_map(|&voxels| (voxels as u64).to_le_bytes()));
     bytes.extend(affine[..3].iter().flatten().flat_map(|value| value.to_le_bytes()));
+    bytes.resize(HEADER_BYTES, 0);
+    match storage {
+        Storage::Packed => pack(volume, &mut bytes)?,
+        Storage::Plain if cfg!(target_endian = "little") => {
+            bytes.extend_from_slice(bytemuck::cast_slice(&volume.hounsfield));
+        }
+        Storage::Plain => bytes.extend(volume.hounsfield.iter().flat_map(|value| value.to_le_bytes())),
+    }
+    Ok(bytes)
+}
+
+/// Adds lengths and frames of a volume's chunks to the header.
+fn pack(volume: &Volume, bytes: &mut Vec<u8>) -> io::Result<()> {
+    let shape = volume.geometry.shape;
+    let chunks = Chunks::of(shape);
     bytes.resize(HEADER_BYTES + 4 * chunks.count(), 0);
     let mut packer = Packer::new()?;
     let mut voxels = Vec::new();
@@ -61,7 +88,7 @@ pub fn encode(volume: &Volume) -> io::Result<Vec<u8>> {
         let part = chunks.part(number);
         voxels.clear();
         for row in part.rows() {
-            let start = place(row, *shape);
+            let start = place(row, shape);
             voxels.extend_from_slice(&volume.hounsfield[start..start + part.shape[0]]);
         }
         let frame = packer.pack(&voxels, part.shape)?;
@@ -69,7 +96,7 @@ pub fn encode(volume: &Volume) -> io::Result<Vec<u8>> {
         bytes[length..length + 4].copy_from_slice(&(frame.len() as u32).to_le_bytes());
         bytes.extend_from_slice(frame);
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// The volume that a side file keeps.
@@ -198,7 +225,7 @@ fn header(bytes: &[u8]) -> Result<(u32, Geometry), SideFileError> {
     }
     let header = bytes
         .get(..HEADER_BYTES)
-        .ok_or_else(|| SideFileError::Length { expected: HEADER_BYTES as u128, actual: bytes.len() })?;
+        .ok_or(SideFileError::Length { expected: HEADER_BYTES as u128, actual: bytes.len() })?;
     let version = u32::from_le_bytes(array(header, 8));
     let header_bytes = u32::from_le_bytes(array(header, 12));
     if ![PLAIN_VERSION, VERSION].contains(&version) || header_bytes as usize != HEADER_BYTES {

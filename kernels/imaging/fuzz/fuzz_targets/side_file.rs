@@ -1,7 +1,7 @@
 //! Side files: whatever the bytes, a volume that is written as it was read, whole and in part, or a reason.
 #![no_main]
 
-use argent_imaging::side_file::{Reader, decode, encode};
+use argent_imaging::side_file::{Reader, Storage, decode, encode};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -9,8 +9,10 @@ fuzz_target!(|bytes: &[u8]| {
         Ok(volume) => volume,
         Err(error) => return assert!(!error.to_string().is_empty()),
     };
-    let again = decode(&encode(&volume).expect("memory for a compressor")).expect("what was written is read");
-    assert_eq!(again.hounsfield, volume.hounsfield);
+    for storage in [Storage::Packed, Storage::Plain] {
+        let written = encode(&volume, storage).expect("memory for a compressor");
+        assert_eq!(decode(&written).expect("what was written is read").hounsfield, volume.hounsfield);
+    }
     let reader = Reader::new(bytes).expect("it was read a moment ago");
     let [x, y, z] = reader.geometry().shape;
     let mut part = Vec::new();

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{HEADER_BYTES, MAGIC, Reader, SideFileError, decode, encode};
+use super::{HEADER_BYTES, MAGIC, Reader, SideFileError, Storage, decode, encode};
 use crate::geometry::Geometry;
 use crate::orientation::Orientation;
 use crate::volume::Volume;
@@ -19,13 +19,12 @@ fn volume(shape: [usize; 3]) -> Volume {
     Volume { geometry, hounsfield: (0..geometry.voxel_count()).map(|place| (place * 7919) as i16).collect() }
 }
 
-/// As version 1 wrote it.
+fn packed(volume: &Volume) -> Vec<u8> {
+    encode(volume, Storage::Packed).unwrap()
+}
+
 fn plain(volume: &Volume) -> Vec<u8> {
-    let mut bytes = encode(volume).unwrap();
-    bytes[8] = 1;
-    bytes.truncate(HEADER_BYTES);
-    bytes.extend(volume.hounsfield.iter().flat_map(|voxel| voxel.to_le_bytes()));
-    bytes
+    encode(volume, Storage::Plain).unwrap()
 }
 
 /// A part of a volume, voxel by voxel.
@@ -64,7 +63,7 @@ proptest! {
         let geometry = geometry(shape);
         let volume = Volume { geometry, hounsfield: (0..geometry.voxel_count()).map(|_| next()).collect() };
         let mut voxels = vec![7; 5];
-        for bytes in [encode(&volume).unwrap(), plain(&volume)] {
+        for bytes in [packed(&volume), plain(&volume)] {
             prop_assert_eq!(&decode(&bytes).unwrap(), &volume);
             let reader = Reader::new(bytes).unwrap();
             reader.crop(start, size, &mut voxels).unwrap();
@@ -82,7 +81,7 @@ proptest! {
 
     #[test]
     fn a_byte_that_changed_behind_the_header_is_noticed(place in any::<prop::sample::Index>(), by in 1..=255_u8) {
-        let mut bytes = encode(&volume([65, 5, 40])).unwrap();
+        let mut bytes = packed(&volume([65, 5, 40]));
         let place = HEADER_BYTES + place.index(bytes.len() - HEADER_BYTES);
         bytes[place] ^= by;
         prop_assert!(decode(&bytes).is_err(), "{place} by {by}");
@@ -92,7 +91,7 @@ proptest! {
 /// The layout is a promise: stores keep such files.
 #[test]
 fn the_layout_is_as_documented() {
-    let bytes = encode(&volume([2, 65, 4])).unwrap();
+    let bytes = packed(&volume([2, 65, 4]));
     assert_eq!(
         bytes[..40],
         *b"ARGENTHU\x02\0\0\0\xc0\0\0\0\x02\0\0\0\0\0\0\0\x41\0\0\0\0\0\0\0\x04\0\0\0\0\0\0\0"
@@ -100,6 +99,9 @@ fn the_layout_is_as_documented() {
     assert_eq!(bytes[40..48], (-(0.1_f64 + 0.2)).to_le_bytes());
     assert_eq!(bytes[64..72], (-123.456_f64).to_le_bytes());
     assert_eq!(bytes[136..192], [0; 56]);
+    let plain = plain(&volume([2, 65, 4]));
+    assert_eq!((plain[8], &plain[12..192]), (1, &bytes[12..192]));
+    assert_eq!((plain.len(), &plain[194..196]), (192 + 2 * 520, &7919_i16.to_le_bytes()[..]));
     // Two chunks: of 64 rows, and of the one that is left.
     let lengths = [192, 196].map(|at| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize);
     assert_eq!(bytes.len(), 200 + lengths[0] + lengths[1]);
@@ -112,7 +114,7 @@ fn the_layout_is_as_documented() {
 #[test]
 fn voxels_are_differences_from_what_their_neighbours_say() {
     let hounsfield = vec![10, 12, 11, 14, -1000, 300, -1001, 303];
-    let bytes = encode(&Volume { geometry: geometry([2, 2, 2]), hounsfield }).unwrap();
+    let bytes = packed(&Volume { geometry: geometry([2, 2, 2]), hounsfield });
     let planes = zstd::bulk::decompress(&bytes[196..], 16).unwrap();
     // 10, 12 - 10; 11 - 10, 14 - 11 - (12 - 10); -1000 - 10, 300 + 1000 - (12 - 10); -1001 + 1000, 303 + 1001 - (300 + 1000)
     let folded = [20_u16, 4, 2, 2, 2019, 2596, 1, 8];
@@ -124,14 +126,14 @@ fn voxels_are_differences_from_what_their_neighbours_say() {
 fn a_smooth_volume_takes_a_fraction_of_its_bytes() {
     let geometry = geometry([64, 64, 64]);
     let hounsfield = (0..geometry.voxel_count()).map(|place| (place % 64 + place / 64 % 64) as i16).collect();
-    let bytes = encode(&Volume { geometry, hounsfield }).unwrap();
+    let bytes = packed(&Volume { geometry, hounsfield });
     assert!(bytes.len() < 2 * geometry.voxel_count() / 100, "{} bytes", bytes.len());
 }
 
 #[test]
 fn what_is_no_side_file_is_refused() {
     let whole = volume([2, 3, 4]);
-    let bytes = encode(&whole).unwrap();
+    let bytes = packed(&whole);
     let length = bytes.len();
     let refused = |bytes: &[u8]| decode(bytes).unwrap_err().to_string();
     assert_eq!(decode(b"\x89PNG"), Err(SideFileError::Magic));
@@ -173,7 +175,7 @@ fn what_is_no_side_file_is_refused() {
 
 #[test]
 fn a_part_that_is_not_in_the_volume_is_refused() {
-    let reader = Reader::new(encode(&volume([2, 3, 4])).unwrap()).unwrap();
+    let reader = Reader::new(packed(&volume([2, 3, 4]))).unwrap();
     let said = reader.crop([1, 0, 0], [2, 3, 4], &mut Vec::new()).unwrap_err().to_string();
     assert_eq!(
         said,
