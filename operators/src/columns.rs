@@ -131,6 +131,12 @@ const MEANINGS: &[(&str, &str, &str)] = &[
         "Fleiss' kappa: agreement beyond chance of three or more labellers; null where it is not defined.",
     ),
     ("format", "", "The kind of file: `dicom`, `png` or `jpeg`."),
+    (
+        "frame_positions_mm",
+        "mm",
+        "Of a file of several images, the centre of the first pixel of each, three numbers after three, in DICOM's axes: x to \
+         the patient's left, y to posterior, z to superior.",
+    ),
     ("frames", "", "The images in the file."),
     ("gallery", "", "Which images take part: `all`, or `first_reconstruction` of each scan."),
     ("gallery_size", "", "How many images can be found."),
@@ -146,7 +152,7 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     ("hounsfield_max", "HU", "The highest value."),
     ("hounsfield_mean", "HU", "The mean value."),
     ("hounsfield_min", "HU", "The lowest value."),
-    ("hounsfield_source", "", "Where Hounsfield units come from: `header` or `already`."),
+    ("hounsfield_source", "", "Where Hounsfield units come from: `header`, `already` or `table`."),
     ("id", "", "The row's id."),
     (
         "image_type",
@@ -328,6 +334,7 @@ const MEANINGS: &[(&str, &str, &str)] = &[
     ("specificity", "", "The share of negatives that are not found."),
     ("specificity_high", "", "The upper end of its 95 % interval (Wilson)."),
     ("specificity_low", "", "The lower end of its 95 % interval (Wilson)."),
+    ("stack_ids", "", "The stacks that the images of a file belong to, between backslashes."),
     ("state", "", "What the report says: `present`, `absent`, `uncertain`, `not_mentioned`; or `failed`."),
     ("status", "", "The status of the report, as the source calls it."),
     ("step", "", "The step of the optimiser, counted from 1."),
