@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use argent_imaging::image;
 use expect_test::expect;
 
-use crate::sandbox::{Sandbox, shared_data};
+use crate::sandbox::{Sandbox, root, shared_data};
 
 const PIPELINE: &str = r#"argent: 1
 name: ct
@@ -179,7 +180,7 @@ fn what_is_no_volume_is_an_error_row_with_its_reason() {
         1.2.3.1.2,not_a_volume,1 file: a localizer; expected slices of a volume
         1.2.3.2.1,missing_slices,"4 files: 1 slice is missing: behind slice 2, in the order of positions, is a gap of 10.000 mm where others are 5.000 mm; copy the series again from its source"
         1.2.3.2.2,duplicate_slices,4 files: 2 slices lie at 5.000 mm along the normal; expected one at each position: they are the same image; leave all but one of its files out
-        1.2.3.2.3,uneven_slices,"4 files: the gaps between slices are 5.000 to 7.000 mm, the first odd one behind slice 2 in the order of positions; expected equal ones: take the parts of equal gaps, or resample the slices first"
+        1.2.3.2.3,uneven_slices,"4 files: the gaps between slices are 5.000 to 7.000 mm, the first odd one behind slice 2 in the order of positions; expected equal ones: take the parts of equal gaps; or let `uneven: resample` interpolate between them"
         1.2.3.2.4,not_a_volume,1 file: a secondary capture; expected slices of a volume
     "#]]
     .assert_eq(&ask(&sandbox, "select id, kind, message from series.errors order by id, kind"));
@@ -285,7 +286,7 @@ fn mistakes_are_told_before_anything_is_read() {
         5 |   series: { use: dicom.series, from: headers, with: { id: "{patient}_{series_number}" } }
           |                                                           ^^^^^^^^^^^^^^^^^^^^^^^^^^^
           |
-        help: there are path, digest, patient_id, study_instance_uid, series_instance_uid, series_number, series_description, sop_instance_uid, sop_class_uid, transfer_syntax_uid, modality, image_type, instance_number, frames, rows, columns, photometric_interpretation, presentation_lut_shape, samples_per_pixel, bits_allocated, bits_stored, high_bit, rescale_type, patient_age
+        help: there are path, digest, patient_id, study_instance_uid, series_instance_uid, series_number, series_description, sop_instance_uid, sop_class_uid, transfer_syntax_uid, modality, image_type, instance_number, frames, rows, columns, stack_ids, photometric_interpretation, presentation_lut_shape, samples_per_pixel, bits_allocated, bits_stored, high_bit, rescale_type, patient_age
 
         error: nothing says which files: `path` is left out, and no table is read
          --> p.yaml:8:16
@@ -330,6 +331,75 @@ fn what_makes_ids_of_names_has_nothing_to_do_where_the_table_has_them() {
 
     "#]]
     .assert_eq(&said.err);
+}
+
+#[test]
+fn uneven_gaps_are_interpolated_on_demand() {
+    let sandbox = Sandbox::new();
+    let pipeline = PIPELINE.replace("{series_number}\" }", "{series_number}\", uneven: resample }");
+    sandbox.write("p.yaml", &pipeline);
+    series(&sandbox, "dicom/uneven", "p2", 3, &[0.0, 5.0, 12.0, 17.0]);
+    series(&sandbox, "dicom/gap", "p2", 1, &[0.0, 5.0, 15.0, 20.0]);
+    let ran = sandbox.run(&["p.yaml"]);
+    assert_eq!(ran, ["headers made 8 0 0", "series made 1 0 1", "volumes made 1 0 0", "grid made 1 0 0"]);
+    expect![[r#"
+        id,shape,step,files,warnings
+        p2_3,"[16, 16, 4]",5.666666666666667,4,the gaps between the 4 slices are uneven; 4 slices at even steps of 5.667 mm were interpolated between them
+    "#]]
+    .assert_eq(&ask(
+        &sandbox,
+        "select id, shape, spacing_mm[3] as step, cardinality(slices) as files, warnings from volumes",
+    ));
+    assert_eq!(ask(&sandbox, "select kind from series.errors"), "kind\nmissing_slices\n");
+    assert_eq!(ask(&sandbox, "select shape from grid"), "shape\n\"[8, 8, 2]\"\n");
+}
+
+/// `kernels/imaging/goldens/make_enhanced.py` wrote the file by pydicom; the kernel's tests compare every voxel.
+#[test]
+fn an_enhanced_ct_is_a_volume_of_one_file() {
+    let sandbox = Sandbox::new();
+    sandbox.write("p.yaml", PIPELINE);
+    let file = root().join("kernels/imaging/goldens/enhanced_ct.dcm");
+    put(&sandbox, "dicom/enhanced", &std::fs::read(file).unwrap());
+    let ran = sandbox.run(&["p.yaml"]);
+    assert_eq!(ran, ["headers made 1 0 0", "series made 1 0 0", "volumes made 1 0 0", "grid made 1 0 0"]);
+    expect![[r#"
+        frames,positions,stack_ids,position_mm,pixel_spacing_mm,rescale_slope
+        6,18,1,,"[15.0, 14.0]",
+    "#]]
+    .assert_eq(&ask(
+        &sandbox,
+        "select frames, cardinality(frame_positions_mm) as positions, stack_ids, position_mm, pixel_spacing_mm, rescale_slope from headers",
+    ));
+    expect![[r#"
+        id,path,shape,spacing_mm,hounsfield_min,hounsfield_max,files
+        p1_7,dicom,"[16, 16, 6]","[14.0, 15.000003185759663, 5.000000019069008]",-1000.0,54.0,1
+    "#]]
+    .assert_eq(&ask(
+        &sandbox,
+        "select id, path, shape, spacing_mm, hounsfield_min, hounsfield_max, cardinality(slices) as files from volumes",
+    ));
+}
+
+#[test]
+fn a_series_is_drawn_from_its_files() {
+    let sandbox = sandbox();
+    sandbox.run(&["p.yaml"]);
+    for step in ["volumes", "grid"] {
+        let said = sandbox.succeeds(&["show", "p.yaml", step, "p1_2", "--window", "-500,1000"]);
+        assert_eq!((said.out, said.err), (format!("{step}.png\n"), String::new()));
+        let name = format!("{step}.png");
+        let sheet = image::read(&std::fs::read(sandbox.path(&name)).unwrap(), &name).unwrap();
+        // The body is white around the lung, and the air around it black.
+        let white = sheet.pixels.iter().filter(|&&shade| shade > 230).count();
+        let black = sheet.pixels.iter().filter(|&&shade| shade < 20).count();
+        let share = |count: usize| 100 * count / sheet.pixels.len();
+        assert!(share(white) > 5 && share(black) > 20, "{step}: {white} white, {black} black pixels");
+    }
+    // Without its files there is nothing to draw.
+    std::fs::remove_dir_all(sandbox.path("dicom/a")).unwrap();
+    let said = sandbox.argent(&["show", "p.yaml", "volumes", "p1_2"]);
+    assert_eq!(said.code, 2, "{}", said.err);
 }
 
 /// Links a folder of the reference files into the sandbox.
@@ -388,7 +458,7 @@ fn real_series_become_volumes_or_say_why_not() {
         missing_slices,"4 files: 161 slices are missing: behind slice 1, in the order of positions, is a gap of 202.500 mm where others are 1.250 mm; copy the series again from its source"
         not_a_volume,1 file: a localizer; expected slices of a volume
         not_a_volume,1 file: a secondary capture; expected slices of a volume
-        uneven_slices,"28 files: the gaps between slices are 1.081 to 6.999 mm, the first odd one behind slice 14 in the order of positions; expected equal ones: take the parts of equal gaps, or resample the slices first"
+        uneven_slices,"28 files: the gaps between slices are 1.081 to 6.999 mm, the first odd one behind slice 14 in the order of positions; expected equal ones: take the parts of equal gaps; or let `uneven: resample` interpolate between them"
     "#]]
     .assert_eq(&refused);
     // The tilted series comes onto an upright grid.
@@ -400,4 +470,13 @@ fn real_series_become_volumes_or_say_why_not() {
         "[62, 62, 5]","[8.0, 8.0, 8.0]",RAS
     "#]]
     .assert_eq(&grid);
+    // The series of uneven gaps, on demand: gaps of 2.5 mm and less below, of 7 mm above.
+    sandbox
+        .write("p.yaml", &pipeline.replace("from: headers }", "from: headers, with: { uneven: resample } }"));
+    sandbox.run(&["p.yaml"]);
+    let uneven = "select shape, warnings from volumes where path like '%ge_tilt_variable_spacing'";
+    expect![[r#"
+        shape,warnings
+        "[512, 512, 109]",the slices are tilted by 18.5 degrees; the volume is sheared until it is resampled; the gaps between the 28 slices are uneven; 109 slices at even steps of 1.407 mm were interpolated between them
+    "#]].assert_eq(&ask(&sandbox, uneven));
 }

@@ -167,6 +167,13 @@ fn volumes_and_x_rays_are_looked_at() {
 }
 
 #[test]
+fn volumes_without_headers_are_read() {
+    if has_python() {
+        runs("read-volumes-without-headers.md", &Sandbox::new());
+    }
+}
+
+#[test]
 fn dicom_is_read() {
     if has_python() {
         runs("read-dicom.md", &Sandbox::new());

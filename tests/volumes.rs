@@ -5,7 +5,7 @@ use std::io::Write;
 use argent_imaging::{Geometry, Orientation, Volume, nifti, side_file};
 use expect_test::expect;
 
-use crate::sandbox::Sandbox;
+use crate::sandbox::{Sandbox, root};
 
 /// A chest of few voxels: air around, lung and tissue within, in Hounsfield units.
 fn chest(seed: usize) -> Vec<i16> {
@@ -36,6 +36,47 @@ fn npz(sandbox: &Sandbox, name: &str, arrays: &[(&str, Vec<i16>)]) {
         archive.write_all(&voxels.iter().flat_map(|voxel| voxel.to_le_bytes()).collect::<Vec<_>>()).unwrap();
     }
     archive.finish().unwrap();
+}
+
+/// The shipped pipelines for data sets without headers read files that are named and kept as theirs are.
+#[test]
+fn shipped_pipelines_read_volumes_without_headers() {
+    let sandbox = Sandbox::new();
+    blank(&sandbox, "volumes/train_1_a_1.nii.gz", chest(0).into_iter().map(|hu| hu + 8192).collect());
+    std::fs::create_dir_all(sandbox.path("train/train_1/train_1_a")).unwrap();
+    let name = "train/train_1/train_1_a/train_1_a_1.nii.gz";
+    std::fs::rename(sandbox.path("volumes/train_1_a_1.nii.gz"), sandbox.path(name)).unwrap();
+    let table = "VolumeName,RescaleSlope,RescaleIntercept,XYSpacing,ZSpacing\ntrain_1_a_1.nii.gz,1,-8192,\"[0.75, 0.75]\",1.5\n";
+    std::fs::create_dir_all(sandbox.path("metadata")).unwrap();
+    std::fs::write(sandbox.path("metadata/train_metadata.csv"), table).unwrap();
+    npz(&sandbox, "volumes/trn00001.npz", &[("ct", chest(0))]);
+    let columns =
+        "v.id, v.spacing_mm, v.orientation, hounsfield_min, hounsfield_max, g.shape, g.orientation as onto";
+    let mut said = String::new();
+    for (pipeline, data) in [("ct-rate-v1-volumes.yaml", "."), ("rad-chestct-volumes.yaml", "volumes")] {
+        let spec = root().join("pipelines").join(pipeline);
+        let spec = spec.to_str().unwrap();
+        let data = format!("data={}", sandbox.path(data).display());
+        said += &sandbox.run(&[spec, "--store", "store", "--set", &data]).join("\n");
+        let question = format!("select {columns} from volumes v join grid g using (id)");
+        said += "\n";
+        said += &sandbox
+            .succeeds(&["sql", &question, "-p", spec, "--store", "store", "--format", "csv", "--phi"])
+            .out;
+    }
+    expect![[r#"
+        volumes made 1 0 0
+        grid made 1 0 0
+        refused made 0 0 0
+        id,spacing_mm,orientation,hounsfield_min,hounsfield_max,shape,onto
+        train_1_a_1,"[0.75, 0.75, 1.5]",LPS,-1000.0,44.0,"[4, 3, 5]",RAS
+        volumes made 1 0 0
+        grid made 1 0 0
+        refused reused 0 0 0
+        id,spacing_mm,orientation,hounsfield_min,hounsfield_max,shape,onto
+        trn00001,"[0.8, 0.8, 0.8]",LPI,-1000.0,44.0,"[4, 3, 3]",RAS
+    "#]]
+    .assert_eq(&said);
 }
 
 /// A pipeline that looks at volumes with these parameters and brings them to 2 mm.

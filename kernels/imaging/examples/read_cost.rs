@@ -12,8 +12,9 @@ use argent_imaging::nifti::SliceReader;
 use argent_imaging::resample::{
     Antialias, Grid, GridRule, Interpolation, resample, resample_slices, resample_stored,
 };
-use argent_imaging::{Orientation, StoredVolume, nifti, side_file};
-use libdeflater::{CompressionLvl, Compressor, Decompressor};
+use argent_imaging::side_file::{self, Storage};
+use argent_imaging::{Orientation, StoredVolume, nifti};
+use libdeflater::Decompressor;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -60,21 +61,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     measure("statistics of the result", || output.statistics());
     println!("ratio to inflating: {:.2} plain, {:.2} antialiased", whole / inflate, antialiased / inflate);
 
-    let encoded = side_file::encode(&output);
-    measure("side file, encode", || side_file::encode(&output));
+    let encoded = side_file::encode(&output, Storage::Packed)?;
+    measure("side file, encode", || side_file::encode(&output, Storage::Packed));
     measure("side file, decode", || side_file::decode(&encoded));
-    let mut packed = vec![0; encoded.len() + 4096];
-    let mut compressor =
-        Compressor::new(CompressionLvl::new(1).map_err(|_| "level 1 is one of libdeflate's")?);
-    measure("the same by libdeflate 1, compress", || compressor.deflate_compress(&encoded, &mut packed));
-    let packed_size = compressor.deflate_compress(&encoded, &mut packed)?;
-    let mut unpacked = vec![0; encoded.len()];
-    measure("the same by libdeflate 1, inflate", || {
-        Decompressor::new()
-            .deflate_decompress(&packed[..packed_size], &mut unpacked)
-            .expect("it was just deflated")
-    });
-    println!("side file {} bytes, deflated {packed_size}", encoded.len());
     Ok(())
 }
 

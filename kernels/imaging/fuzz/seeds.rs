@@ -4,7 +4,8 @@ use std::fs;
 use std::io::{Cursor, Write};
 use std::path::Path;
 
-use argent_imaging::{Geometry, Orientation, Volume, nifti, side_file};
+use argent_imaging::side_file::{self, Storage};
+use argent_imaging::{Geometry, Orientation, Volume, nifti};
 
 fn main() -> std::io::Result<()> {
     let geometry = Geometry::from_spacing([5, 4, 3], [0.7, 0.8, 2.5], Orientation::LPS);
@@ -14,7 +15,8 @@ fn main() -> std::io::Result<()> {
     seed("nifti", "plain", &plain)?;
     seed("nifti", "packed", &nifti::write(&volume, true))?;
     seed("nifti", "two_members", &[nifti::write(&volume, true), nifti::write(&volume, true)].concat())?;
-    seed("side_file", "volume", &side_file::encode(&volume))?;
+    seed("side_file", "packed", &side_file::encode(&volume, Storage::Packed)?)?;
+    seed("side_file", "plain", &side_file::encode(&volume, Storage::Plain)?)?;
     seed("npz", "int16", &archive(&plain[352..], "<i2"))?;
     seed("npz", "float64", &archive(&[0; 480], "<f8"))?;
     // The shipped examples have a file of each kind.

@@ -9,12 +9,14 @@ mod dataset;
 mod dictionary;
 mod error;
 mod file;
+mod frames;
 mod header;
 mod image;
 mod series;
 mod stack;
 mod transfer_syntax;
 mod values;
+mod voi;
 
 #[cfg(test)]
 mod tests;
@@ -26,7 +28,8 @@ pub use file::is_dicom;
 pub use header::{Header, header, read_header};
 pub use image::{Image, image, read_image};
 pub use series::{Rescale, Series, SeriesError, read_series};
-pub use stack::{Found, Slice, Stack, StackProblem, stacks};
+pub use stack::{Found, Slice, Stack, StackProblem, Uneven, stacks};
+pub use voi::{VoiTable, voi_table};
 
 /// The SOP class of a `DICOMDIR`: an index of the files of a disc, which has no image of its own.
 pub const DIRECTORY: &str = dicom_dictionary_std::uids::MEDIA_STORAGE_DIRECTORY_STORAGE;

@@ -56,6 +56,9 @@ pub struct Image {
     pub orientation: Option<ExifOrientation>,
     /// The values that the file wants to be black and white.
     pub voi_window: Option<[f64; 2]>,
+    /// By value, how light the file wants it, from 0 to 1; `None` where that is a straight line between those of
+    /// [`Image::voi_window`], or the file does not say.
+    pub voi_shades: Option<Vec<f64>>,
     /// The kind of machine that the file names, such as `DX`.
     pub modality: Option<String>,
     /// What a person should know of the file, one sentence each.

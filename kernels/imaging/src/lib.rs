@@ -18,6 +18,7 @@ pub mod side_file;
 
 mod buffer;
 mod geometry;
+mod jpeg_scans;
 mod orientation;
 #[cfg(test)]
 mod reference;

@@ -203,7 +203,7 @@ fn columns_of(header: Header) -> Vec<Column> {
     let flag = |name: &str| Field::new(name, DataType::Boolean, true);
     let whole = |number: Option<u32>| Cell::Whole(number.map(i64::from));
     let several = |numbers: Vec<f64>| Cell::Numbers((!numbers.is_empty()).then_some(numbers));
-    let image_type = (!header.image_type.is_empty()).then(|| header.image_type.join("\\"));
+    let several_texts = |texts: Vec<String>| Cell::Text((!texts.is_empty()).then(|| texts.join("\\")));
     let columns = [
         (id("patient_id"), Cell::Text(header.patient_id)),
         (column::phi("study_instance_uid"), Cell::Text(header.study_instance_uid)),
@@ -214,7 +214,7 @@ fn columns_of(header: Header) -> Vec<Column> {
         (column::text("sop_class_uid"), Cell::Text(header.sop_class_uid)),
         (column::text("transfer_syntax_uid"), Cell::Text(header.transfer_syntax)),
         (column::text("modality"), Cell::Text(header.modality)),
-        (column::text("image_type"), Cell::Text(image_type)),
+        (column::text("image_type"), several_texts(header.image_type)),
         (column::whole("instance_number"), Cell::Whole(header.instance_number)),
         (flag("pixel_data"), Cell::Flag(header.has_pixels)),
         (column::whole("frames"), Cell::Whole(Some(i64::from(header.frames)))),
@@ -224,6 +224,8 @@ fn columns_of(header: Header) -> Vec<Column> {
         (list("imager_pixel_spacing_mm"), Cell::Numbers(header.imager_pixel_spacing_mm.map(Into::into))),
         (list("position_mm"), Cell::Numbers(header.position_mm.map(Into::into))),
         (list("direction_cosines"), Cell::Numbers(header.direction_cosines.map(Into::into))),
+        (list("frame_positions_mm"), several(header.frame_positions_mm.concat())),
+        (column::text("stack_ids"), several_texts(header.stack_ids)),
         (column::number("slice_thickness_mm"), Cell::Number(header.slice_thickness_mm)),
         (column::number("gantry_tilt_degrees"), Cell::Number(header.gantry_tilt_degrees)),
         (column::text("photometric_interpretation"), Cell::Text(header.photometric_interpretation)),

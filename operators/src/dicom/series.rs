@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use argent_engine::operator::nearest;
 use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, Signature, column};
-use argent_imaging::dicom::{Found, Slice, Stack, stacks};
+use argent_imaging::dicom::{Found, Slice, Stack, StackProblem, Uneven, stacks};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type};
@@ -18,7 +18,8 @@ use crate::volumes::scan::{number_list, whole_list};
 use crate::volumes::slices::{self, File};
 
 /// Finds the volumes in a table of DICOM headers: the slices of a series in the order of their positions, and where they
-/// lie. Files that name no series are one by their folder. What is no volume (a scout, a gap, two slices at one position) is an error row with its reason.
+/// lie. Files that name no series are one by their folder. A file of many frames (enhanced CT) is as many slices. What is no
+/// volume (a scout, a gap, two slices at one position) is an error row with its reason.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DicomSeries {
@@ -26,6 +27,23 @@ pub struct DicomSeries {
     /// the UID of the series, or the folder of files that name none.
     #[serde(default)]
     pub id: Option<String>,
+    /// What becomes of a series whose slices are not at equal distances: `refuse`, it is an error row with the gaps and the place
+    /// of the first odd one; or `resample`, slices at even steps are interpolated between the real ones. A step is the narrowest
+    /// gap, but no less than a quarter of the mean one. A gap as wide as several others, where slices are missing, is refused
+    /// in any case.
+    #[serde(default)]
+    pub uneven: UnevenGaps,
+}
+
+/// What becomes of a series whose slices are not at equal distances.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UnevenGaps {
+    /// It is an error row.
+    #[default]
+    Refuse,
+    /// It is brought to even steps.
+    Resample,
 }
 
 /// Columns of the headers that tell a slice's place and what it belongs to.
@@ -51,6 +69,9 @@ const MORE: [&str; 9] = [
     "position_mm",
     "direction_cosines",
 ];
+
+/// Columns that say where the images of one file lie; a table without them has files of one image.
+const OF_FRAMES: [&str; 2] = ["frame_positions_mm", "stack_ids"];
 
 impl DicomSeries {
     /// The id's parts: texts, and columns in braces; none where the series names itself.
@@ -146,7 +167,9 @@ impl Operator for DicomSeries {
             return Err(problems);
         }
         let of_id = self.columns().map_err(|e| vec![Problem::at(["with", "id"], e)])?;
-        let read: BTreeSet<&str> = needed.into_iter().chain(of_id).collect();
+        let has = |name: &&str| inputs.port("headers").schema.field_with_name(name).is_ok();
+        let read: BTreeSet<&str> =
+            needed.into_iter().chain(of_id).chain(OF_FRAMES.into_iter().filter(has)).collect();
         Ok(Signature::new(column::schema(fields()), &["id"]).reads("headers", read))
     }
 
@@ -156,12 +179,20 @@ impl Operator for DicomSeries {
         let parts = self.parts().map_err(anyhow::Error::msg)?;
         let all: Vec<Slice> = (0..rows.num_rows()).map(|row| headers.slice(row)).collect();
         let mut volumes: BTreeMap<String, Vec<ArrayRef>> = BTreeMap::new();
-        for Found { slices: rows, stack } in stacks(&all) {
+        let rule = match self.uneven {
+            UnevenGaps::Refuse => Uneven::Refuse,
+            UnevenGaps::Resample => Uneven::Resample,
+        };
+        for Found { slices: rows, stack } in stacks(&all, rule) {
             let series = &all[rows[0]].series_instance_uid;
             let stack = match stack {
                 Ok(stack) => stack,
                 Err(problem) => {
-                    let message = format!("{}: {problem}", count(rows.len()));
+                    let advice = match problem {
+                        StackProblem::Uneven { .. } => "; or let `uneven: resample` interpolate between them",
+                        _ => "",
+                    };
+                    let message = format!("{}: {problem}{advice}", count(rows.len()));
                     io.fault("headers", series, problem.kind(), message);
                     continue;
                 }
@@ -255,6 +286,15 @@ impl<'a> Headers<'a> {
         (numbers.null_count() == 0).then(|| numbers.values().to_vec().try_into().ok())?
     }
 
+    /// The positions of a file's images, three numbers each.
+    fn frame_positions(&self, row: usize) -> Vec<[f64; 3]> {
+        let lists = self.rows.column_by_name("frame_positions_mm").and_then(|c| c.as_list_opt::<i32>());
+        let Some(lists) = lists.filter(|lists| lists.is_valid(row)) else { return Vec::new() };
+        let items = lists.value(row);
+        let numbers = items.as_primitive_opt::<Float64Type>().filter(|numbers| numbers.null_count() == 0);
+        numbers.map(|numbers| numbers.values().as_chunks().0.to_vec()).unwrap_or_default()
+    }
+
     fn slice(&self, row: usize) -> Slice {
         let pixels = self.rows.column_by_name("pixel_data").and_then(|column| column.as_boolean_opt());
         let image_type = self.text("image_type", row).unwrap_or_default();
@@ -275,6 +315,11 @@ impl<'a> Headers<'a> {
             pixel_spacing_mm: self.numbers("pixel_spacing_mm", row),
             position_mm: self.numbers("position_mm", row),
             direction_cosines: self.numbers("direction_cosines", row),
+            frame_positions_mm: self.frame_positions(row),
+            stack_ids: self
+                .text("stack_ids", row)
+                .map(|ids| ids.split('\\').map(str::to_owned).collect())
+                .unwrap_or_default(),
         }
     }
 
@@ -364,7 +409,7 @@ mod tests {
     #[test]
     fn an_id_is_made_of_texts_and_columns() {
         let read = |id: &str| {
-            let series = DicomSeries { id: Some(id.to_owned()) };
+            let series = DicomSeries { id: Some(id.to_owned()), uneven: UnevenGaps::Refuse };
             series.columns().map(|columns| columns.into_iter().map(str::to_owned).collect::<Vec<_>>())
         };
         assert_eq!(

@@ -27,7 +27,8 @@ pub struct ImagesPrepare {
     #[serde(default)]
     pub fit: FitName,
     /// Which values become black and white: those at two percentiles of the whole image, `[0, 100]` for the smallest and
-    /// the largest value; or `voi`, those that the DICOM file asks for, and a file without a window is an error row.
+    /// the largest value; or `voi`, those that the DICOM file asks for by a lookup table, a sigmoid or a window, and a file
+    /// without any is an error row.
     #[serde(default)]
     pub window: Window,
     /// Which part is kept: `none`, all of it; or bounds of the foreground.

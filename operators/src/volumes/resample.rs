@@ -9,7 +9,8 @@ use argent_imaging::resample::{
     Antialias, Grid, GridRule, Interpolation, ResampleError, StreamError, resample, resample_slices,
     resample_stored,
 };
-use argent_imaging::{HOUNSFIELD_RANGE, Orientation, Volume, release_spare_memory, side_file};
+use argent_imaging::side_file::{self, Storage};
+use argent_imaging::{HOUNSFIELD_RANGE, Orientation, Volume, release_spare_memory};
 use arrow::array::{ArrayRef, AsArray, StringArray};
 use arrow::datatypes::{DataType, Field};
 use schemars::JsonSchema;
@@ -44,6 +45,10 @@ pub struct VolumesResample {
     #[serde(default = "pad_hu")]
     #[schemars(range(min = -1024, max = 3071))]
     pub pad_hu: i16,
+    /// How voxels are kept: `packed`, without loss in a third of the bytes, which every step of argent reads whole and in part;
+    /// or `plain`, for programs of yours that read 16-bit numbers behind a header of 192 bytes, or map them into memory.
+    #[serde(default)]
+    pub storage: StorageName,
     /// The memory in MiB that volumes take together while they are resampled. Where they would take more, they are read
     /// slice by slice, which gives the same result, about a third slower.
     #[serde(default = "memory_mb")]
@@ -94,6 +99,17 @@ pub enum AntialiasName {
     Always,
     /// Never.
     Never,
+}
+
+/// How voxels are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StorageName {
+    /// In chunks that are packed without loss.
+    #[default]
+    Packed,
+    /// As plain 16-bit numbers.
+    Plain,
 }
 
 fn ras() -> String {
@@ -189,6 +205,10 @@ impl Operator for VolumesResample {
         let at_a_time = CHUNK.min(rayon::current_num_threads()) as u64;
         let bytes_each = self.memory_mb * MIB / at_a_time;
         let (find, keep) = (io.source_finder(), io.keeper());
+        let storage = match self.storage {
+            StorageName::Packed => Storage::Packed,
+            StorageName::Plain => Storage::Plain,
+        };
         let made = each_row(io, CHUNK, |row| {
             let (path, digest, reading) = (paths.value(row), digests.value(row), &readings[row]);
             let volume = match &slices[row] {
@@ -204,7 +224,10 @@ impl Operator for VolumesResample {
                     resampled((&*local, scan::file_name(path)), reading, &grid, bytes_each)?
                 }
             };
-            let voxels = keep(&side_file::encode(&volume))
+            let stored = side_file::encode(&volume, storage)
+                .map_err(anyhow::Error::from)
+                .and_then(|bytes| keep(&bytes));
+            let voxels = stored
                 .map_err(|e| RowError { retryable: true, ..RowError::lasting("store", format!("{e:#}")) })?;
             Ok(Some(columns(&volume, &voxels.to_string())))
         });

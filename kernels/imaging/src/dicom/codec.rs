@@ -7,6 +7,7 @@ use openreadout_codecs::{CodecError, JpegColor, Raster};
 
 use super::error::DicomProblem;
 use super::transfer_syntax::Pixels;
+use crate::jpeg_scans::with_other_bits_behind_scans;
 
 /// What the header says of a frame.
 #[derive(Debug, Clone, Copy)]
@@ -66,11 +67,12 @@ pub(super) fn decode(pixels: Pixels, stream: &[u8], layout: Layout) -> Result<Sa
     // At two bytes a sample, and one more for a decoder that counts on reaching its bound.
     let most = layout.rows * layout.columns * frame.components.max(layout.channels) * 2 + 1;
     let color = if layout.rgb { JpegColor::AsCoded } else { JpegColor::ToRgb };
-    let raster = match pixels {
+    let decoded = |stream: &[u8]| match pixels {
         Pixels::Jpeg2000 => openreadout_codecs::jpeg2000_decode_limited(stream, most),
         Pixels::JpegLs => openreadout_codecs::jpegls_decode_limited(stream, most),
         _ => openreadout_codecs::jpeg_decode_tiff_limited(stream, None, color, most),
     };
+    let raster = decoded(stream);
     let raster = raster.map_err(|error| match error {
         CodecError::Unsupported { detail, .. } => layout.not_decoded(codec, detail),
         CodecError::Decode { detail, .. } if detail.contains("unsupported") => {
@@ -78,6 +80,12 @@ pub(super) fn decode(pixels: Pixels, stream: &[u8], layout: Layout) -> Result<Sa
         }
         error => damaged(error.to_string()),
     })?;
+    if let Pixels::Jpeg(_) = pixels {
+        let other = with_other_bits_behind_scans(stream).map_err(|what| damaged(what.to_owned()))?;
+        if decoded(&other).ok().is_none_or(|other| other.data != raster.data) {
+            return Err(damaged("its compressed data ends before the image does".to_owned()));
+        }
+    }
     samples(&raster, &frame, layout).ok_or_else(|| damaged("it decodes to too few samples".to_owned()))
 }
 

@@ -12,7 +12,7 @@ use super::error::DicomProblem;
 use super::transfer_syntax::Encoding;
 
 /// Elements in the order of the file.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct DataSet<'a> {
     elements: Vec<Element<'a>>,
     pub(super) big_endian: bool,
@@ -29,12 +29,19 @@ pub(super) struct Element<'a> {
 #[derive(Debug, Clone)]
 pub(super) enum Value<'a> {
     Bytes(&'a [u8]),
-    /// A sequence: its items are passed over, since what is read of an image stands outside of them.
-    Sequence,
+    /// A sequence, whose items are read by [`DataSet::items`] where they are asked for.
+    Sequence(Items<'a>),
     /// The fragments of encapsulated pixel data, the basic offset table first.
     Fragments(Vec<&'a [u8]>),
     /// Pixel data that are not to be read.
     Unread,
+}
+
+/// The items of a sequence as they are written, with or without its end mark.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Items<'a> {
+    bytes: &'a [u8],
+    encoding: Encoding,
 }
 
 /// How far to read.
@@ -103,6 +110,38 @@ impl<'a> DataSet<'a> {
             Value::Bytes(bytes) => Some(bytes),
             _ => None,
         }
+    }
+
+    /// The items of a sequence, in their order; none where the element is absent or no sequence.
+    ///
+    /// # Errors
+    /// When an item is cut short or holds something else than elements.
+    pub(super) fn items(&self, tag: Tag) -> Result<Vec<DataSet<'a>>, DicomProblem> {
+        let Some(element) = self.element(tag) else { return Ok(Vec::new()) };
+        let items = match element.value {
+            Value::Sequence(items) => items,
+            // Elements of unknown representation are written implicitly, whatever the file is (PS3.5, 6.2.2).
+            Value::Bytes(bytes) if dictionary::value_representation(tag) == *b"SQ" => {
+                Items { bytes, encoding: Encoding { explicit: false, big_endian: self.big_endian } }
+            }
+            _ => return Ok(Vec::new()),
+        };
+        let mut cursor = Cursor { rest: items.bytes, encoding: items.encoding };
+        let mut sets = Vec::new();
+        while let Some(item) = cursor.item()? {
+            let mut inner = Cursor { rest: item, encoding: items.encoding };
+            let mut elements = Vec::new();
+            while !inner.rest.is_empty() {
+                let header = inner.header()?;
+                if header.tag == ITEM_END {
+                    break;
+                }
+                let value = inner.value(&header, 0)?;
+                elements.push(Element { tag: header.tag, vr: header.vr, value });
+            }
+            sets.push(DataSet { elements, big_endian: self.big_endian });
+        }
+        Ok(sets)
     }
 
     /// The tags of all elements.
@@ -187,13 +226,33 @@ impl<'a> Cursor<'a> {
             if header.vr == *b"UN" {
                 self.encoding.explicit = false;
             }
+            let (start, encoding) = (self.rest, self.encoding);
             let passed = self.pass_items(depth + 1);
             self.encoding = outer;
-            return passed.map(|()| Value::Sequence);
+            let bytes = &start[..start.len() - self.rest.len()];
+            return passed.map(|()| Value::Sequence(Items { bytes, encoding }));
         }
         let part = if is_pixel_data(header.tag) { "pixel data" } else { "value of an element" };
         let bytes = self.take(header.length as usize, part)?;
-        Ok(if header.vr == *b"SQ" { Value::Sequence } else { Value::Bytes(bytes) })
+        let items = Items { bytes, encoding: self.encoding };
+        Ok(if header.vr == *b"SQ" { Value::Sequence(items) } else { Value::Bytes(bytes) })
+    }
+
+    /// The bytes of the next item of a sequence; `None` at its end.
+    fn item(&mut self) -> Result<Option<&'a [u8]>, DicomProblem> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        match (self.tag()?, self.u32()?) {
+            (SEQUENCE_END, _) => Ok(None),
+            (ITEM, UNDEFINED) => {
+                let start = self.rest;
+                self.pass_item(0)?;
+                Ok(Some(&start[..start.len() - self.rest.len()]))
+            }
+            (ITEM, length) => Ok(Some(self.take(length as usize, "item of a sequence")?)),
+            (tag, _) => Err(not_an_item(tag)),
+        }
     }
 
     /// Passes over the items of a sequence whose length is not given, up to its end mark.
@@ -210,11 +269,7 @@ impl<'a> Cursor<'a> {
                 (ITEM, length) => {
                     self.take(length as usize, "item of a sequence")?;
                 }
-                (tag, _) => {
-                    return Err(DicomProblem::Header(format!(
-                        "the element {tag} stands in a sequence; expected an item"
-                    )));
-                }
+                (tag, _) => return Err(not_an_item(tag)),
             }
         }
     }
@@ -253,6 +308,10 @@ impl<'a> Cursor<'a> {
             }
         }
     }
+}
+
+fn not_an_item(tag: Tag) -> DicomProblem {
+    DicomProblem::Header(format!("the element {tag} stands in a sequence; expected an item"))
 }
 
 /// Whether an explicit element of this representation has a length of 32 bits (PS3.5, 7.1.2).

@@ -9,6 +9,7 @@ use dicom_dictionary_std::tags;
 use super::dataset::{DataSet, Extent, is_pixel_data};
 use super::error::{DicomError, DicomProblem};
 use super::file::File;
+use super::frames::{Frame, frames};
 
 /// What a file says of its image. What the file does not say, or says in a way that means nothing, is `None`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -81,6 +82,13 @@ pub struct Header {
     pub window_width: Vec<f64>,
     /// The stored value outside the field of view.
     pub padding_value: Option<f64>,
+    /// Where the first pixel of each frame lies, as [`Header::position_mm`], in the order of the file; empty where the file is
+    /// one image, or does not say it of every frame.
+    pub frame_positions_mm: Vec<[f64; 3]>,
+    /// Slope and intercept of each frame, where the file says what each is; [`Header::rescale`] has those that all share.
+    pub frame_rescales: Vec<Option<(f64, f64)>>,
+    /// The stacks that the frames belong to, each once.
+    pub stack_ids: Vec<String>,
     /// The texts of the tags that were asked for, in their order; `None` where the file has none.
     pub kept: Vec<Option<String>>,
 }
@@ -125,11 +133,53 @@ fn from_file(path: &Path, keep: &[Tag]) -> Result<Header, DicomProblem> {
 fn from_bytes(bytes: &[u8], keep: &[Tag]) -> Result<Header, DicomProblem> {
     let file = File::open(bytes)?;
     let elements = file.elements(Extent::Header)?;
-    Ok(Header::of(&file, &elements, keep))
+    Header::of(&file, &elements, keep)
 }
 
 impl Header {
-    pub(super) fn of(file: &File, elements: &DataSet, keep: &[Tag]) -> Header {
+    /// What the elements of a file say.
+    ///
+    /// # Errors
+    /// When the functional groups of its frames cannot be read.
+    pub(super) fn of(file: &File, elements: &DataSet, keep: &[Tag]) -> Result<Header, DicomProblem> {
+        let mut header = Header::of_file(file, elements, keep);
+        let frames = frames(elements, header.frames)?;
+        header.add(&frames);
+        Ok(header)
+    }
+
+    /// What the frames share where the file itself does not say it, and what differs between them.
+    fn add(&mut self, frames: &[Frame]) {
+        fn shared<T: PartialEq>(frames: &[Frame], of: impl Fn(&Frame) -> Option<T>) -> Option<T> {
+            let first = frames.first().and_then(&of)?;
+            frames.iter().all(|frame| of(frame).as_ref() == Some(&first)).then_some(first)
+        }
+        let positive = |spacing: &[f64; 2]| spacing.iter().all(|&mm| mm > 0.0);
+        self.direction_cosines = self.direction_cosines.or_else(|| shared(frames, |f| f.direction_cosines));
+        self.pixel_spacing_mm =
+            self.pixel_spacing_mm.or_else(|| shared(frames, |f| f.pixel_spacing_mm).filter(positive));
+        self.slice_thickness_mm =
+            self.slice_thickness_mm.or_else(|| shared(frames, |f| f.slice_thickness_mm));
+        if self.rescale().is_none() {
+            self.rescale_slope = shared(frames, |f| f.rescale_slope);
+            self.rescale_intercept = shared(frames, |f| f.rescale_intercept);
+            self.frame_rescales = frames.iter().map(Frame::rescale).collect();
+        }
+        self.rescale_type = self.rescale_type.take().or_else(|| shared(frames, |f| f.rescale_type.clone()));
+        for id in frames.iter().filter_map(|frame| frame.stack_id.as_ref()) {
+            if !self.stack_ids.contains(id) {
+                self.stack_ids.push(id.clone());
+            }
+        }
+        let positions: Option<Vec<[f64; 3]>> = frames.iter().map(|frame| frame.position_mm).collect();
+        match positions.as_deref() {
+            Some(&[only]) => self.position_mm = self.position_mm.or(Some(only)),
+            Some(several) => self.frame_positions_mm = several.to_vec(),
+            None => {}
+        }
+    }
+
+    fn of_file(file: &File, elements: &DataSet, keep: &[Tag]) -> Header {
         let positive = |spacing: &[f64; 2]| spacing.iter().all(|&mm| mm > 0.0);
         Header {
             transfer_syntax: Some(file.syntax.uid.clone()).filter(|uid| !uid.is_empty()),
@@ -166,15 +216,33 @@ impl Header {
             window_center: elements.numbers(tags::WINDOW_CENTER).unwrap_or_default(),
             window_width: elements.numbers(tags::WINDOW_WIDTH).unwrap_or_default(),
             padding_value: elements.number(tags::PIXEL_PADDING_VALUE),
+            frame_positions_mm: Vec::new(),
+            frame_rescales: Vec::new(),
+            stack_ids: Vec::new(),
             kept: keep.iter().map(|&tag| elements.text(tag)).collect(),
         }
     }
 
     /// Slope and intercept from stored values to Hounsfield units; `None` where the file gives neither.
     pub fn rescale(&self) -> Option<(f64, f64)> {
-        match (self.rescale_slope, self.rescale_intercept) {
-            (None, None) => None,
-            (slope, intercept) => Some((slope.unwrap_or(1.0), intercept.unwrap_or(0.0))),
-        }
+        rescale(self.rescale_slope, self.rescale_intercept)
+    }
+
+    /// As [`Header::rescale`], of a frame counted from 0.
+    pub fn rescale_of(&self, frame: usize) -> Option<(f64, f64)> {
+        self.frame_rescales.get(frame).copied().unwrap_or_else(|| self.rescale())
+    }
+}
+
+impl Frame {
+    fn rescale(&self) -> Option<(f64, f64)> {
+        rescale(self.rescale_slope, self.rescale_intercept)
+    }
+}
+
+fn rescale(slope: Option<f64>, intercept: Option<f64>) -> Option<(f64, f64)> {
+    match (slope, intercept) {
+        (None, None) => None,
+        (slope, intercept) => Some((slope.unwrap_or(1.0), intercept.unwrap_or(0.0))),
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use dicom_dictionary_std::tags;
+use rayon::prelude::*;
 
 use super::codec::{self, Layout, Samples};
 use super::dataset::{DataSet, Extent, Value};
@@ -55,7 +56,19 @@ pub fn image(bytes: &[u8], name: &str, frame: u32) -> Result<Image, DicomError> 
 fn from_bytes(bytes: &[u8], frame: u32) -> Result<Image, DicomProblem> {
     let file = File::open(bytes)?;
     let elements = file.elements(Extent::Pixels)?;
-    let header = Header::of(&file, &elements, &[]);
+    let header = Header::of(&file, &elements, &[])?;
+    frame_of(&file, &elements, header, frame)
+}
+
+/// Reads some frames of a file's bytes side by side, which are taken apart once.
+pub(super) fn frames_of(bytes: &[u8], frames: &[u32]) -> Result<Vec<Image>, DicomProblem> {
+    let file = File::open(bytes)?;
+    let elements = file.elements(Extent::Pixels)?;
+    let header = Header::of(&file, &elements, &[])?;
+    frames.par_iter().map(|&frame| frame_of(&file, &elements, header.clone(), frame)).collect()
+}
+
+fn frame_of(file: &File, elements: &DataSet, header: Header, frame: u32) -> Result<Image, DicomProblem> {
     if !header.has_pixels {
         return Err(DicomProblem::NoPixels);
     }
@@ -65,13 +78,13 @@ fn from_bytes(bytes: &[u8], frame: u32) -> Result<Image, DicomProblem> {
             header.frames
         )));
     }
-    let layout = layout(&header, &file)?;
-    let samples = match pixel_data(&elements)? {
+    let layout = layout(&header, file)?;
+    let samples = match pixel_data(elements)? {
         (Value::Bytes(bytes), vr) if file.syntax.pixels == Pixels::Plain => {
-            plain(bytes, vr, frame as usize, &elements, &header, layout)?
+            plain(bytes, vr, frame as usize, elements, &header, layout)?
         }
         (Value::Fragments(fragments), _) if file.syntax.pixels != Pixels::Plain => {
-            let stream = codestream(fragments, frame as usize, &elements, &header)?;
+            let stream = codestream(fragments, frame as usize, elements, &header)?;
             codec::decode(file.syntax.pixels, &stream, layout)?
         }
         _ => {

@@ -6,8 +6,9 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::error::{DicomError, DicomProblem};
-use super::image::{Image, read_image};
-use super::stack::{Slice, StackProblem, cross, dot, stacks};
+use super::header::{header, read_header};
+use super::image::{Image, frames_of, read_image};
+use super::stack::{Slice, Stack, StackProblem, Uneven, cross, dot, stacks};
 use crate::geometry::Geometry;
 use crate::rounding::round_half_even_f64;
 use crate::volume::{HOUNSFIELD_RANGE, Volume};
@@ -50,68 +51,173 @@ pub enum SeriesError {
     Order,
 }
 
-/// Reads the files of a series, which come in the order of their positions with a name each for errors. Every slice is
-/// decoded and scaled by itself: slope and intercept may differ between slices.
+/// Reads the files of a series, which come in the order of their positions with a name each for errors: a file for each slice,
+/// or files of several images, which say themselves where each lies. Every image is decoded and scaled by itself: slope and
+/// intercept may differ between slices. Where gaps are uneven, slices at even steps are interpolated between those that there
+/// are, as [`Uneven::Resample`] has it; whoever wants no such volume asks [`stacks`] first.
 ///
 /// # Errors
 /// When a file cannot be read as a slice, or the slices are no volume in this order.
 pub fn read_series(files: &[(&Path, &str)], rescale: Rescale) -> Result<Series, SeriesError> {
-    let mut voxels: Vec<i16> = Vec::new();
-    let mut slices = Vec::with_capacity(files.len());
-    let (mut saturated, mut unscaled, mut other_units) = (0, 0, 0);
-    let mut dtype = "int16";
-    for files_at_once in files.chunks(DECODED_AT_ONCE) {
-        let images: Vec<Result<Image, DicomError>> =
-            files_at_once.par_iter().map(|&(path, name)| read_slice(path, name)).collect();
-        for image in images {
-            let image = image.map_err(SeriesError::File)?;
-            if slices.is_empty() {
-                dtype = dtype_of(&image);
-                // What the first slice has, all have: one that differs is refused below.
-                voxels.reserve_exact(image.values.len().saturating_mul(files.len().min(MOST_SLICES)));
-            }
-            let scaling = match rescale {
-                Rescale::Header => image.header.rescale(),
-                Rescale::Told { slope, intercept } => Some((slope, intercept)),
-            };
-            unscaled += usize::from(rescale == Rescale::Header && scaling.is_none());
-            let units = image.header.rescale_type.as_deref();
-            other_units += usize::from(units.is_some_and(|units| units != "HU"));
-            saturated += append(&mut voxels, &image, scaling);
-            slices.push(Slice::from(&image.header));
-        }
-    }
-    let found = stacks(&slices);
-    let [stack] = found.as_slice() else { return Err(SeriesError::Order) };
-    let geometry = stack.stack.clone().map_err(SeriesError::Stack)?.geometry;
-    if !stack.slices.iter().copied().eq(0..files.len()) || voxels.len() != geometry.voxel_count() {
+    let mut values = Values::new(rescale);
+    let Some(&(first, name)) = files.first() else { return Err(SeriesError::Order) };
+    let several = read_header(first, name, &[]).map_err(SeriesError::File)?.frames > 1;
+    let stack = if several { read_frames(files, &mut values)? } else { read_slices(files, &mut values)? };
+    let images = stack.images.len();
+    let Some(voxels_each) = values.voxels.len().checked_div(images) else { return Err(SeriesError::Order) };
+    let hounsfield = match &stack.between {
+        Some(places) => interpolated(&values.voxels, voxels_each, places),
+        None => std::mem::take(&mut values.voxels),
+    };
+    if hounsfield.len() != stack.geometry.voxel_count() {
         return Err(SeriesError::Order);
     }
     let counted =
-        |count: usize, what: &str| (count > 0).then(|| format!("{count} of {} slices {what}", files.len()));
+        |count: usize, what: &str| (count > 0).then(|| format!("{count} of {images} slices {what}"));
     let warnings = [
-        counted(unscaled, "give no rescale slope and intercept; their stored values are taken as they are"),
-        counted(other_units, "say that their rescaled values are no Hounsfield units"),
-        tilt_degrees(&geometry).filter(|degrees| *degrees > TILT_DEGREES).map(|degrees| {
+        counted(
+            values.unscaled,
+            "give no rescale slope and intercept; their stored values are taken as they are",
+        ),
+        counted(values.other_units, "say that their rescaled values are no Hounsfield units"),
+        tilt_degrees(&stack.geometry).filter(|degrees| *degrees > TILT_DEGREES).map(|degrees| {
             format!(
                 "the slices are tilted by {degrees:.1} degrees; the volume is sheared until it is resampled"
             )
         }),
+        stack.between.as_ref().map(|places| {
+            let step_mm = stack.geometry.spacing_mm()[2];
+            format!(
+                "the gaps between the {images} slices are uneven; {} slices at even steps of {step_mm:.3} mm were interpolated \
+                 between them",
+                places.len()
+            )
+        }),
     ];
-    let volume = Volume { geometry, hounsfield: voxels };
-    Ok(Series { volume, saturated, dtype, warnings: warnings.into_iter().flatten().collect() })
+    let volume = Volume { geometry: stack.geometry, hounsfield };
+    Ok(Series {
+        volume,
+        saturated: values.saturated,
+        dtype: values.dtype,
+        warnings: warnings.into_iter().flatten().collect(),
+    })
 }
 
-/// Slices that are decoded side by side; more would only fill the memory.
+/// Images that are decoded side by side; more would only fill the memory.
 const DECODED_AT_ONCE: usize = 32;
 
-fn read_slice(path: &Path, name: &str) -> Result<Image, DicomError> {
-    let image = read_image(path, name, 0)?;
+/// Reads files of one image each, which must come in the order of their positions.
+fn read_slices(files: &[(&Path, &str)], values: &mut Values) -> Result<Stack, SeriesError> {
+    let mut slices = Vec::with_capacity(files.len());
+    for files_at_once in files.chunks(DECODED_AT_ONCE) {
+        let images: Vec<Result<Image, DicomError>> =
+            files_at_once.par_iter().map(|&(path, name)| grey(read_image(path, name, 0)?, name)).collect();
+        for image in images {
+            let image = image.map_err(SeriesError::File)?;
+            values.add(&image, 0, files.len());
+            slices.push(Slice::from(&image.header));
+        }
+    }
+    let stack = only_stack(&slices)?;
+    let in_order = stack.images.iter().map(|(file, _)| *file).eq(0..files.len());
+    if in_order { Ok(stack) } else { Err(SeriesError::Order) }
+}
+
+/// Reads files of several images each, which stay in memory until all of them are decoded in the order of their positions.
+fn read_frames(files: &[(&Path, &str)], values: &mut Values) -> Result<Stack, SeriesError> {
+    let mut contents = Vec::with_capacity(files.len());
+    let mut slices = Vec::with_capacity(files.len());
+    for &(path, name) in files {
+        let bytes = std::fs::read(path).map_err(DicomProblem::Io);
+        let bytes = bytes.map_err(|problem| SeriesError::File(problem.in_file(name)))?;
+        slices.push(Slice::from(&header(&bytes, name, &[]).map_err(SeriesError::File)?));
+        contents.push(bytes);
+    }
+    let stack = only_stack(&slices)?;
+    for of_one_file in stack.images.chunk_by(|one, other| one.0 == other.0) {
+        for at_once in of_one_file.chunks(DECODED_AT_ONCE) {
+            let (file, name) = (at_once[0].0, files[at_once[0].0].1);
+            let frames: Vec<u32> = at_once.iter().map(|(_, frame)| *frame).collect();
+            let images = frames_of(&contents[file], &frames);
+            for (image, &frame) in
+                images.map_err(|problem| SeriesError::File(problem.in_file(name)))?.into_iter().zip(&frames)
+            {
+                let image = grey(image, name).map_err(SeriesError::File)?;
+                values.add(&image, frame as usize, stack.images.len());
+            }
+        }
+    }
+    Ok(stack)
+}
+
+/// The volume of slices that are to be one.
+fn only_stack(slices: &[Slice]) -> Result<Stack, SeriesError> {
+    let mut found = stacks(slices, Uneven::Resample);
+    match (found.pop(), found.is_empty()) {
+        (Some(found), true) => found.stack.map_err(SeriesError::Stack),
+        _ => Err(SeriesError::Order),
+    }
+}
+
+fn grey(image: Image, name: &str) -> Result<Image, DicomError> {
     if image.from_color {
         let problem = DicomProblem::Unsupported("an image in colours; expected a slice".to_owned());
         return Err(problem.in_file(name));
     }
     Ok(image)
+}
+
+/// The voxels of a series, slice by slice, and what is counted on the way.
+struct Values {
+    rescale: Rescale,
+    voxels: Vec<i16>,
+    dtype: &'static str,
+    saturated: u64,
+    unscaled: usize,
+    other_units: usize,
+}
+
+impl Values {
+    fn new(rescale: Rescale) -> Values {
+        let (voxels, dtype) = (Vec::new(), "int16");
+        Values { rescale, voxels, dtype, saturated: 0, unscaled: 0, other_units: 0 }
+    }
+
+    /// Adds an image, which is a frame of its file, to a volume of so many.
+    fn add(&mut self, image: &Image, frame: usize, of: usize) {
+        if self.voxels.is_empty() {
+            self.dtype = dtype_of(image);
+            // What the first slice has, all have: one that differs is refused by its place.
+            self.voxels.reserve_exact(image.values.len().saturating_mul(of.min(MOST_SLICES)));
+        }
+        let scaling = match self.rescale {
+            Rescale::Header => image.header.rescale_of(frame),
+            Rescale::Told { slope, intercept } => Some((slope, intercept)),
+        };
+        self.unscaled += usize::from(self.rescale == Rescale::Header && scaling.is_none());
+        let units = image.header.rescale_type.as_deref();
+        self.other_units += usize::from(units.is_some_and(|units| units != "HU"));
+        self.saturated += append(&mut self.voxels, image, scaling);
+    }
+}
+
+/// Slices between slices of so many voxels each, by their places among them: linear, rounded half to even.
+fn interpolated(voxels: &[i16], voxels_each: usize, places: &[f64]) -> Vec<i16> {
+    let slice = |number: usize| &voxels[number * voxels_each..(number + 1) * voxels_each];
+    let mut between = Vec::with_capacity(places.len() * voxels_each);
+    for place in places {
+        let (below, share) = (slice(place.floor() as usize), place.fract());
+        if share == 0.0 {
+            between.extend_from_slice(below);
+            continue;
+        }
+        let above = slice(place.floor() as usize + 1);
+        between.extend(below.iter().zip(above).map(|(&low, &high)| {
+            let (low, high) = (f64::from(low), f64::from(high));
+            round_half_even_f64(low + (high - low) * share) as i16
+        }));
+    }
+    between
 }
 
 /// More slices than any series has; the memory for them is only reserved, and grows if need be.

@@ -1,7 +1,10 @@
 //! Which slices make a volume, in which order, and where it lies.
 
+mod problem;
+
 use std::collections::BTreeMap;
-use std::fmt;
+
+pub use problem::StackProblem;
 
 use super::header::Header;
 use crate::geometry::Geometry;
@@ -33,12 +36,16 @@ pub struct Slice {
     pub position_mm: Option<[f64; 3]>,
     /// The direction in which columns count, then the one in which rows count.
     pub direction_cosines: Option<[f64; 6]>,
+    /// Of a file of several images: the centre of the first pixel of each, in mm.
+    pub frame_positions_mm: Vec<[f64; 3]>,
+    /// The stacks that its images belong to, each once.
+    pub stack_ids: Vec<String>,
 }
 
 /// A volume made of slices, or slices that make none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Found {
-    /// The places of the slices in what was given; of a volume, in the order of their positions.
+    /// The places of the files in what was given; of a volume, in the order of their positions.
     pub slices: Vec<usize>,
     /// Where the volume lies, or why there is none.
     pub stack: Result<Stack, StackProblem>,
@@ -49,67 +56,21 @@ pub struct Found {
 pub struct Stack {
     /// Shape (columns, rows, slices) and affine.
     pub geometry: Geometry,
+    /// Its images in the order of their positions: the place of the file in what was given, and the frame in it, from 0.
+    pub images: Vec<(usize, u32)>,
+    /// Where the gaps are uneven: for each slice of the volume, its place among the images, between two of them where it is
+    /// no whole number. Else each image is a slice.
+    pub between: Option<Vec<f64>>,
 }
 
-/// Why slices make no volume.
-#[derive(Debug, Clone, PartialEq)]
-pub enum StackProblem {
-    /// An image of another kind: what it is.
-    NotASlice(&'static str),
-    /// One file holds several slices.
-    MultiFrame {
-        /// How many.
-        frames: u32,
-    },
-    /// Something that a place needs is not said, or means nothing.
-    Unplaced(&'static str),
-    /// There is one slice only.
-    Single,
-    /// Slices at equal positions.
-    Duplicate {
-        /// How many positions are taken more than once.
-        positions: usize,
-        /// How many slices lie at the first of them.
-        slices: usize,
-        /// Where that is, in mm along the normal.
-        at_mm: f64,
-        /// Whether they are one image twice, by its UID.
-        same_image: bool,
-    },
-    /// A gap as wide as several, where slices are missing.
-    Missing {
-        /// How many slices are missing in all.
-        missing: usize,
-        /// Places of the first gap, counted from 1 in the order of positions: behind which slice it is.
-        behind: usize,
-        /// Its width in mm.
-        gap_mm: f64,
-        /// The width of the others in mm.
-        usual_mm: f64,
-    },
-    /// Gaps of several widths.
-    Uneven {
-        /// The widest gap in mm.
-        widest_mm: f64,
-        /// The narrowest gap in mm.
-        narrowest_mm: f64,
-        /// Behind which slice the first odd one is, counted from 1.
-        behind: usize,
-    },
-    /// A slice that lies beside the line of the others.
-    Shifted {
-        /// Which, counted from 1 in the order of positions.
-        slice: usize,
-        /// How far, in mm.
-        by_mm: f64,
-    },
-    /// Another part of the same series makes a larger volume.
-    Smaller {
-        /// How many slices this part has.
-        slices: usize,
-        /// How many the larger one has.
-        largest: usize,
-    },
+/// What becomes of slices whose gaps are of several widths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uneven {
+    /// They make no volume.
+    Refuse,
+    /// The volume has even steps, and its slices lie between those that there are. A step is the narrowest gap, but no less
+    /// than a quarter of the mean one, and fits a whole number of times between the first slice and the last.
+    Resample,
 }
 
 /// Directions that differ less are one: what rounding to six digits does, and less than a hundredth of a degree.
@@ -123,13 +84,14 @@ const GAP_TOLERANCE: (f64, f64) = (0.01, 0.01);
 ///
 /// Slices are sorted by their position along the normal, which numbers and file names only sometimes agree with. The third
 /// column of the affine is the step from one position to the next, so that the tilt of a gantry is the volume's own shear.
-/// Each slice is in exactly one of the results, which come in the order of their series' UIDs.
-pub fn stacks(slices: &[Slice]) -> Vec<Found> {
+/// Each slice is in exactly one of the results, which come in the order of their series' UIDs. A file of several images is as
+/// many slices.
+pub fn stacks(slices: &[Slice], rule: Uneven) -> Vec<Found> {
     let mut series: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (place, slice) in slices.iter().enumerate() {
         series.entry(&slice.series_instance_uid).or_default().push(place);
     }
-    series.into_values().flat_map(|places| of_series(slices, &places)).collect()
+    series.into_values().flat_map(|places| of_series(slices, &places, rule)).collect()
 }
 
 /// Slices of one series that belong together.
@@ -137,9 +99,11 @@ struct Group<'a> {
     /// What the slices agree in, by the first of them.
     like: &'a Slice,
     slices: Vec<usize>,
+    /// Images of all of them.
+    images: usize,
 }
 
-fn of_series(slices: &[Slice], places: &[usize]) -> Vec<Found> {
+fn of_series(slices: &[Slice], places: &[usize], rule: Uneven) -> Vec<Found> {
     let mut refused: Vec<(StackProblem, Vec<usize>)> = Vec::new();
     let mut groups: Vec<Group> = Vec::new();
     for &place in places {
@@ -152,19 +116,24 @@ fn of_series(slices: &[Slice], places: &[usize]) -> Vec<Found> {
             continue;
         }
         match groups.iter_mut().find(|group| alike(group.like, slice)) {
-            Some(group) => group.slices.push(place),
-            None => groups.push(Group { like: slice, slices: vec![place] }),
+            Some(group) => {
+                group.slices.push(place);
+                group.images += slice.positions().len();
+            }
+            None => {
+                groups.push(Group { like: slice, slices: vec![place], images: slice.positions().len() });
+            }
         }
     }
     // The first of the largest, so that the result is the same each time.
-    groups.sort_by_key(|group| std::cmp::Reverse(group.slices.len()));
-    let largest = groups.first().map_or(0, |group| group.slices.len());
+    groups.sort_by_key(|group| std::cmp::Reverse(group.images));
+    let largest = groups.first().map_or(0, |group| group.images);
     let stacked = groups.into_iter().enumerate().map(|(rank, group)| {
         if rank > 0 {
-            let problem = StackProblem::Smaller { slices: group.slices.len(), largest };
+            let problem = StackProblem::Smaller { slices: group.images, largest };
             return Found { slices: group.slices, stack: Err(problem) };
         }
-        stacked(slices, group)
+        stacked(slices, group, rule)
     });
     stacked
         .chain(refused.into_iter().map(|(problem, slices)| Found { slices, stack: Err(problem) }))
@@ -183,8 +152,11 @@ fn unplaced(slice: &Slice) -> Option<StackProblem> {
     if !slice.has_pixels {
         return Some(StackProblem::NotASlice("an object without pixels"));
     }
-    if slice.frames > 1 {
+    if slice.frames > 1 && slice.frame_positions_mm.len() != slice.frames as usize {
         return Some(StackProblem::MultiFrame { frames: slice.frames });
+    }
+    if slice.stack_ids.len() > 1 {
+        return Some(StackProblem::Stacks { ids: slice.stack_ids.clone() });
     }
     let photometric = slice.photometric_interpretation.as_deref().unwrap_or("MONOCHROME2");
     if !photometric.starts_with("MONOCHROME") {
@@ -196,7 +168,7 @@ fn unplaced(slice: &Slice) -> Option<StackProblem> {
     if slice.pixel_spacing_mm.is_none_or(|spacing| !spacing.iter().all(|mm| mm.is_finite() && *mm > 0.0)) {
         return Some(StackProblem::Unplaced("the pixel spacing"));
     }
-    if slice.position_mm.is_none() {
+    if slice.positions().is_empty() {
         return Some(StackProblem::Unplaced("the position in the patient"));
     }
     if slice.direction_cosines.is_none_or(|cosines| !orthonormal(&cosines)) {
@@ -230,39 +202,88 @@ fn alike(one: &Slice, other: &Slice) -> bool {
 }
 
 /// The volume of slices that belong together.
-fn stacked(slices: &[Slice], group: Group) -> Found {
+fn stacked(slices: &[Slice], group: Group, rule: Uneven) -> Found {
     let cosines = group.like.direction_cosines.unwrap_or_default();
     let (row, column) = halves(&cosines);
     let normal = cross(row, column);
-    let position = |place: usize| slices[place].position_mm.unwrap_or_default();
-    let mut order: Vec<(f64, usize)> =
-        group.slices.iter().map(|&place| (dot(position(place), normal), place)).collect();
-    order.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)));
-    let places: Vec<usize> = order.iter().map(|&(_, place)| place).collect();
-    let along: Vec<f64> = order.iter().map(|&(mm, _)| mm).collect();
-    let positions: Vec<[f64; 3]> = places.iter().map(|&place| position(place)).collect();
+    let mut images: Vec<Placed> = Vec::with_capacity(group.images);
+    for &file in &group.slices {
+        let positions = slices[file].positions().iter().enumerate();
+        images.extend(positions.map(|(frame, &position)| Placed {
+            along_mm: dot(position, normal),
+            position,
+            image: (file, frame as u32),
+        }));
+    }
+    images.sort_by(|one, other| one.along_mm.total_cmp(&other.along_mm).then(one.image.cmp(&other.image)));
+    let mut files: Vec<usize> = Vec::with_capacity(group.slices.len());
+    for place in images.iter().map(|image| image.image.0) {
+        if files.last() != Some(&place) && (group.images == group.slices.len() || !files.contains(&place)) {
+            files.push(place);
+        }
+    }
+    let along: Vec<f64> = images.iter().map(|image| image.along_mm).collect();
     let same_image = |place: usize| {
-        let uid = |place: usize| slices[places[place]].sop_instance_uid.as_deref();
-        uid(place).is_some() && uid(place) == uid(place + 1)
+        let [one, other] = [place, place + 1].map(|place| images[place].image.0);
+        let uid = |file: usize| slices[file].sop_instance_uid.as_deref();
+        one != other && uid(one).is_some() && uid(one) == uid(other)
     };
     let [row_spacing, column_spacing] = group.like.pixel_spacing_mm.unwrap_or_default();
-    let problem = uneven(&along, same_image).or_else(|| shifted(&positions, row_spacing.min(column_spacing)));
-    if let Some(problem) = problem {
-        return Found { slices: places, stack: Err(problem) };
+    let between = match (uneven(&along, same_image), rule) {
+        (None, _) => None,
+        (Some(StackProblem::Uneven { .. }), Uneven::Resample) => Some(even_steps(&along)),
+        (Some(problem), _) => return Found { slices: files, stack: Err(problem) },
+    };
+    if let Some(problem) = shifted(&images, row_spacing.min(column_spacing)) {
+        return Found { slices: files, stack: Err(problem) };
     }
+    let count = between.as_ref().map_or(images.len(), Vec::len);
     let mut geometry = Geometry {
         shape: [
             group.like.columns.unwrap_or_default() as usize,
             group.like.rows.unwrap_or_default() as usize,
-            places.len(),
+            count,
         ],
         affine: [[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]],
     };
+    let (first, last) = (images[0].position, images[images.len() - 1].position);
     geometry.set_column(0, to_ras(row.map(|cosine| cosine * column_spacing)));
     geometry.set_column(1, to_ras(column.map(|cosine| cosine * row_spacing)));
-    geometry.set_column(2, to_ras(step(&positions)));
-    geometry.set_column(3, to_ras(positions[0]));
-    Found { slices: places, stack: Ok(Stack { geometry }) }
+    geometry.set_column(2, to_ras(step(first, last, count)));
+    geometry.set_column(3, to_ras(first));
+    let images = images.into_iter().map(|image| image.image).collect();
+    Found { slices: files, stack: Ok(Stack { geometry, images, between }) }
+}
+
+/// An image and where it lies.
+struct Placed {
+    /// Its place along the normal in mm.
+    along_mm: f64,
+    position: [f64; 3],
+    /// Its file and the frame in it.
+    image: (usize, u32),
+}
+
+/// Even steps from the first place to the last, each as its place among those that there are.
+fn even_steps(along: &[f64]) -> Vec<f64> {
+    let gaps = along.windows(2).map(|pair| pair[1] - pair[0]);
+    let span = along[along.len() - 1] - along[0];
+    let mean = span / (along.len() - 1) as f64;
+    let step = gaps.fold(f64::INFINITY, f64::min).max(mean / 4.0);
+    let count = (span / step).round() as usize + 1;
+    let mut behind = 0;
+    (0..count)
+        .map(|number| {
+            let at = along[0] + span * number as f64 / (count - 1) as f64;
+            while behind + 2 < along.len() && along[behind + 1] <= at {
+                behind += 1;
+            }
+            let share = (at - along[behind]) / (along[behind + 1] - along[behind]);
+            // What rounding leaves beside a slice is that slice.
+            let share = if (share - share.round()).abs() < 1e-6 { share.round() } else { share };
+            behind as f64 + share.clamp(0.0, 1.0)
+        })
+        .collect()
 }
 
 /// What is wrong with the distances of slices, by their places in mm along the normal.
@@ -305,24 +326,27 @@ fn uneven(along: &[f64], same_image: impl Fn(usize) -> bool) -> Option<StackProb
 }
 
 /// A slice that lies beside the line through the first and the last by more than a tenth of a pixel.
-fn shifted(positions: &[[f64; 3]], pixel_mm: f64) -> Option<StackProblem> {
-    let step = step(positions);
-    let beside = |(number, position): (usize, &[f64; 3])| {
-        let apart: [f64; 3] =
-            std::array::from_fn(|axis| position[axis] - positions[0][axis] - number as f64 * step[axis]);
+fn shifted(images: &[Placed], pixel_mm: f64) -> Option<StackProblem> {
+    let (first, last) = (&images[0], &images[images.len() - 1]);
+    let beside = |(number, image): (usize, &Placed)| {
+        let share = (image.along_mm - first.along_mm) / (last.along_mm - first.along_mm);
+        let apart: [f64; 3] = std::array::from_fn(|axis| {
+            let on_the_line = first.position[axis] + share * (last.position[axis] - first.position[axis]);
+            image.position[axis] - on_the_line
+        });
         (number, dot(apart, apart).sqrt())
     };
     let (number, by_mm) =
-        positions.iter().enumerate().map(beside).max_by(|one, other| one.1.total_cmp(&other.1))?;
+        images.iter().enumerate().map(beside).max_by(|one, other| one.1.total_cmp(&other.1))?;
+    let step = step(first.position, last.position, images.len());
     // Along the line, rounded gaps add up.
-    let tolerance = (0.1 * pixel_mm).max(GAP_TOLERANCE.1 * dot(step, step).sqrt() * positions.len() as f64);
+    let tolerance = (0.1 * pixel_mm).max(GAP_TOLERANCE.1 * dot(step, step).sqrt() * images.len() as f64);
     (by_mm > tolerance).then_some(StackProblem::Shifted { slice: number + 1, by_mm })
 }
 
-/// The mean step from one position to the next.
-fn step(positions: &[[f64; 3]]) -> [f64; 3] {
-    let (first, last) = (positions[0], positions[positions.len() - 1]);
-    let steps = (positions.len() - 1).max(1) as f64;
+/// The step from one of so many even positions to the next.
+fn step(first: [f64; 3], last: [f64; 3], count: usize) -> [f64; 3] {
+    let steps = (count - 1).max(1) as f64;
     std::array::from_fn(|axis| (last[axis] - first[axis]) / steps)
 }
 
@@ -344,6 +368,13 @@ pub(super) fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
     [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 }
 
+impl Slice {
+    /// Where its images lie: one, or as many as the file has.
+    fn positions(&self) -> &[[f64; 3]] {
+        if self.frames > 1 { &self.frame_positions_mm } else { self.position_mm.as_slice() }
+    }
+}
+
 impl From<&Header> for Slice {
     fn from(header: &Header) -> Slice {
         Slice {
@@ -359,81 +390,8 @@ impl From<&Header> for Slice {
             pixel_spacing_mm: header.pixel_spacing_mm,
             position_mm: header.position_mm,
             direction_cosines: header.direction_cosines,
-        }
-    }
-}
-
-impl StackProblem {
-    /// A word for the kind of problem.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            StackProblem::NotASlice(_) | StackProblem::Smaller { .. } => "not_a_volume",
-            StackProblem::MultiFrame { .. } => "multi_frame",
-            StackProblem::Unplaced(_) => "geometry",
-            StackProblem::Single => "single_slice",
-            StackProblem::Duplicate { .. } => "duplicate_slices",
-            StackProblem::Missing { .. } => "missing_slices",
-            StackProblem::Uneven { .. } | StackProblem::Shifted { .. } => "uneven_slices",
-        }
-    }
-}
-
-impl fmt::Display for StackProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StackProblem::NotASlice(what) => write!(f, "{what}; expected slices of a volume"),
-            StackProblem::MultiFrame { frames } => write!(
-                f,
-                "a multi-frame object of {frames} frames in one file; expected a file for each slice: convert it to single \
-                 frames, or to NIfTI, first"
-            ),
-            StackProblem::Unplaced(what) => {
-                write!(
-                    f,
-                    "the header does not give {what}, so the slices have no place; repair it at its source"
-                )
-            }
-            StackProblem::Single => {
-                write!(f, "one slice; expected at least two, whose distance is the voxel's depth")
-            }
-            StackProblem::Duplicate { positions, slices, at_mm, same_image } => {
-                let (what, advice) = match same_image {
-                    true => ("the same image", "leave all but one of its files out"),
-                    false => (
-                        "different images",
-                        "series over time and several reconstructions under one UID must be taken apart first",
-                    ),
-                };
-                let more = match positions - 1 {
-                    0 => String::new(),
-                    others => format!(", and {others} more positions are taken more than once"),
-                };
-                write!(
-                    f,
-                    "{slices} slices lie at {at_mm:.3} mm along the normal{more}; expected one at each position: they are \
-                     {what}; {advice}"
-                )
-            }
-            StackProblem::Missing { missing, behind, gap_mm, usual_mm } => write!(
-                f,
-                "{missing} {} missing: behind slice {behind}, in the order of positions, is a gap of {gap_mm:.3} mm where others \
-                 are {usual_mm:.3} mm; copy the series again from its source",
-                if *missing == 1 { "slice is" } else { "slices are" }
-            ),
-            StackProblem::Uneven { widest_mm, narrowest_mm, behind } => write!(
-                f,
-                "the gaps between slices are {narrowest_mm:.3} to {widest_mm:.3} mm, the first odd one behind slice {behind} in the \
-                 order of positions; expected equal ones: take the parts of equal gaps, or resample the slices first"
-            ),
-            StackProblem::Shifted { slice, by_mm } => write!(
-                f,
-                "slice {slice}, in the order of positions, lies {by_mm:.3} mm beside the line of the others; expected them on one"
-            ),
-            StackProblem::Smaller { slices, largest } => write!(
-                f,
-                "{slices} {} of another orientation, shape, spacing or kind than the {largest} that make the volume of the series",
-                if *slices == 1 { "slice is" } else { "slices are" }
-            ),
+            frame_positions_mm: header.frame_positions_mm.clone(),
+            stack_ids: header.stack_ids.clone(),
         }
     }
 }

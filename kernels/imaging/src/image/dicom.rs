@@ -1,7 +1,7 @@
 //! X-ray images in DICOM files: made light on dark, with the window that the file asks for.
 
 use super::{Format, Image, ImageProblem, Photometric, largest};
-use crate::dicom::{self, DicomProblem, Header};
+use crate::dicom::{self, DicomProblem, Header, VoiTable};
 
 /// Reads the one frame of a DICOM file; `None` where the bytes are no DICOM file.
 ///
@@ -45,12 +45,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Option<Image>, ImageProblem> {
             decoded.values.len()
         ));
     }
-    let voi_window = voi_window(bytes, header)
-        .map(|window| window.map(|value| value + f64::from(shift)))
-        .map(|[low, high]| {
-            let largest_value = f64::from(largest_value);
-            if inverted { [largest_value - high, largest_value - low] } else { [low, high] }
-        });
+    let (slope, intercept) = header.rescale().unwrap_or((1.0, 0.0));
+    let values =
+        Values { slope, intercept, shift: f64::from(shift), largest: f64::from(largest_value), inverted };
+    let voi = Voi::of(bytes, header, &mut warnings);
+    let voi_window = voi.as_ref().and_then(|voi| voi.window(&values));
+    let voi_shades = voi.as_ref().filter(|_| voi_window.is_some()).and_then(|voi| voi.shades(&values));
     Ok(Some(Image {
         width: decoded.columns,
         height: decoded.rows,
@@ -62,6 +62,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Option<Image>, ImageProblem> {
         inverted,
         orientation: None,
         voi_window,
+        voi_shades,
         modality: header.modality.clone(),
         warnings,
     }))
@@ -96,25 +97,102 @@ fn spacing_mm(header: &Header, warnings: &mut Vec<String>) -> Option<[f64; 2]> {
     Some([columns, rows])
 }
 
-/// The stored values that become black and white by the file's first window: PS3.3, C.11.2.1.2 and C.11.2.1.3.
-///
-/// A sigmoid window is taken as the linear one of its centre and width. Lookup tables in the file's place of a window are
-/// not read.
-fn voi_window(bytes: &[u8], header: &Header) -> Option<[f64; 2]> {
-    let (center, width) = (*header.window_center.first()?, *header.window_width.first()?);
-    let function = dicom::tag_of("VOILUTFunction")
-        .and_then(|tag| dicom::header(bytes, "", &[tag]).ok())
-        .and_then(|header| header.kept.into_iter().next().flatten());
-    let [low, high] = match function.as_deref() {
-        Some("LINEAR_EXACT" | "SIGMOID") => [center - width / 2.0, center + width / 2.0],
-        _ => [center - 0.5 - (width - 1.0) / 2.0, center - 0.5 + (width - 1.0) / 2.0],
-    };
-    if low >= high {
-        return None;
+/// How a file wants its values to be seen.
+enum Voi {
+    /// From black to white between two rescaled values: PS3.3, C.11.2.1.2.1 and C.11.2.1.3.2.
+    Straight(f64, f64),
+    /// `1 / (1 + exp(-4 (x - center) / width))` of rescaled values: PS3.3, C.11.2.1.3.1.
+    Sigmoid { center: f64, width: f64 },
+    /// By a table of rescaled values.
+    Table(VoiTable),
+}
+
+impl Voi {
+    /// What a file asks for: its table where it has one, as most viewers take it, else its first window.
+    fn of(bytes: &[u8], header: &Header, warnings: &mut Vec<String>) -> Option<Voi> {
+        match dicom::voi_table(bytes, "") {
+            Ok(Some(table)) => return Some(Voi::Table(table)),
+            Ok(None) => {}
+            Err(error) => warnings.push(format!("{}; the table was left out", error.problem)),
+        }
+        let (center, width) = (*header.window_center.first()?, *header.window_width.first()?);
+        let function = dicom::tag_of("VOILUTFunction")
+            .and_then(|tag| dicom::header(bytes, "", &[tag]).ok())
+            .and_then(|header| header.kept.into_iter().next().flatten());
+        Some(match function.as_deref() {
+            Some("SIGMOID") => Voi::Sigmoid { center, width },
+            Some("LINEAR_EXACT") => Voi::Straight(center - width / 2.0, center + width / 2.0),
+            _ => Voi::Straight(center - 0.5 - (width - 1.0) / 2.0, center - 0.5 + (width - 1.0) / 2.0),
+        })
     }
-    let (slope, intercept) = header.rescale().unwrap_or((1.0, 0.0));
-    let stored = |value: f64| (value - intercept) / slope;
-    let (one, other) = (stored(low), stored(high));
-    let ends = [one.min(other), one.max(other)];
-    (ends.iter().all(|end| end.is_finite()) && ends[0] < ends[1]).then_some(ends)
+
+    /// The rescaled values at its ends. A sigmoid has none; its straight part reaches from an eighth to seven eighths.
+    fn ends(&self) -> Option<(f64, f64)> {
+        let (low, high) = match self {
+            Voi::Straight(low, high) => (*low, *high),
+            Voi::Sigmoid { center, width } => (center - width / 2.0, center + width / 2.0),
+            Voi::Table(table) => {
+                (f64::from(table.first), f64::from(table.first) + (table.entries.len() - 1) as f64)
+            }
+        };
+        (low < high).then_some((low, high))
+    }
+
+    /// How light a rescaled value is, from 0 to 1; `None` for a straight line, which its ends tell.
+    fn curve(&self) -> Option<Box<dyn Fn(f64) -> f64 + '_>> {
+        match self {
+            Voi::Straight(..) => None,
+            Voi::Sigmoid { center, width } => {
+                Some(Box::new(move |value| 1.0 / (1.0 + (-4.0 * (value - center) / width).exp())))
+            }
+            Voi::Table(table) => {
+                let white = f64::from((1_u32 << table.bits) - 1);
+                let last = (table.entries.len() - 1) as f64;
+                Some(Box::new(move |value| {
+                    let place = (value - f64::from(table.first)).round().clamp(0.0, last);
+                    (f64::from(table.entries[place as usize]) / white).min(1.0)
+                }))
+            }
+        }
+    }
+
+    /// The values of the image at its ends, which lie the other way round where dark and light were exchanged.
+    fn window(&self, values: &Values) -> Option<[f64; 2]> {
+        let (low, high) = self.ends()?;
+        let (one, other) = (values.of_rescaled(low), values.of_rescaled(high));
+        let ends = [one.min(other), one.max(other)];
+        (ends.iter().all(|end| end.is_finite()) && ends[0] < ends[1]).then_some(ends)
+    }
+
+    /// By value of the image, how light it is.
+    fn shades(&self, values: &Values) -> Option<Vec<f64>> {
+        let curve = self.curve()?;
+        let share = |value: u32| {
+            let share = curve(values.rescaled(f64::from(value)));
+            if values.inverted { 1.0 - share } else { share }
+        };
+        Some((0..=values.largest as u32).map(share).collect())
+    }
+}
+
+/// How the values of an image come from the rescaled ones of its file.
+struct Values {
+    slope: f64,
+    intercept: f64,
+    /// What is added to signed stored values.
+    shift: f64,
+    largest: f64,
+    inverted: bool,
+}
+
+impl Values {
+    fn of_rescaled(&self, value: f64) -> f64 {
+        let stored = (value - self.intercept) / self.slope + self.shift;
+        if self.inverted { self.largest - stored } else { stored }
+    }
+
+    fn rescaled(&self, value: f64) -> f64 {
+        let stored = if self.inverted { self.largest - value } else { value } - self.shift;
+        stored * self.slope + self.intercept
+    }
 }

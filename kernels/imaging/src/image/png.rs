@@ -57,6 +57,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageProblem> {
         inverted: false,
         orientation: None,
         voi_window: None,
+        voi_shades: None,
         modality: None,
         warnings: grey.warnings,
     };

@@ -28,7 +28,7 @@ pub enum WindowRule {
     Percentiles(f64, f64),
     /// These, in the values of the image.
     Range(f64, f64),
-    /// Those that the image's file asks for.
+    /// Those that the image's file asks for, by a straight line, a sigmoid or a table.
     Voi,
 }
 
@@ -91,12 +91,14 @@ pub enum PrepareError {
 /// [`PrepareError`], if there is no window, it has no width, or no pixel is foreground.
 pub fn prepare(image: &Image, preparation: &Preparation) -> Result<Prepared, PrepareError> {
     let window = window(image, preparation.window)?;
+    let curve = image.voi_shades.as_ref().filter(|_| preparation.window == WindowRule::Voi);
+    let shares = curve.cloned().unwrap_or_else(|| straight(window, image.largest_value()));
     let crop = match preparation.crop {
-        Some(crop) => foreground(image, window, crop).ok_or(PrepareError::NoForeground(crop))?,
+        Some(crop) => foreground(image, &shares, crop).ok_or(PrepareError::NoForeground(crop))?,
         None => [0, 0, image.width, image.height],
     };
     let content = content(image, crop, preparation);
-    let shades = shades(window, image.largest_value());
+    let shades: Vec<f32> = shares.iter().map(|&share| share as f32).collect();
     let [x, y, columns, rows] = crop;
     let source = Source {
         pixels: &image.pixels,
@@ -134,17 +136,13 @@ fn window(image: &Image, rule: WindowRule) -> Result<[f64; 2], PrepareError> {
 }
 
 /// By value: its place in the window, from 0 to 1.
-fn shades([lower, upper]: [f64; 2], largest_value: u16) -> Vec<f32> {
-    (0..=largest_value)
-        .map(|value| ((f64::from(value) - lower) / (upper - lower)).clamp(0.0, 1.0) as f32)
-        .collect()
+fn straight([lower, upper]: [f64; 2], largest_value: u16) -> Vec<f64> {
+    (0..=largest_value).map(|value| ((f64::from(value) - lower) / (upper - lower)).clamp(0.0, 1.0)).collect()
 }
 
 /// The smallest box around the foreground with its margin: column, row, columns, rows.
-fn foreground(image: &Image, [lower, upper]: [f64; 2], crop: Crop) -> Option<[usize; 4]> {
-    let share = |value: u16| ((f64::from(value) - lower) / (upper - lower)).clamp(0.0, 1.0);
-    let counts: Vec<bool> =
-        (0..=image.largest_value()).map(|value| (crop.from..=crop.to).contains(&share(value))).collect();
+fn foreground(image: &Image, shares: &[f64], crop: Crop) -> Option<[usize; 4]> {
+    let counts: Vec<bool> = shares.iter().map(|share| (crop.from..=crop.to).contains(share)).collect();
     let is_foreground = |pixel: &u16| counts[usize::from(*pixel)];
     let (mut left, mut right, mut top, mut bottom) = (image.width, 0, image.height, 0);
     for (y, row) in image.pixels.chunks_exact(image.width).enumerate() {
@@ -192,7 +190,7 @@ impl fmt::Display for PrepareError {
             ),
             PrepareError::NoVoiWindow => write!(
                 f,
-                "the file has no VOI window, expected its center and width; choose percentiles, or leave the image out"
+                "the file has no VOI window, expected its center and width, or a table; choose percentiles, or leave the image out"
             ),
         }
     }

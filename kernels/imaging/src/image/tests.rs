@@ -36,6 +36,7 @@ fn grey(width: usize, pixels: Vec<u16>, bits: u8) -> Image {
         inverted: false,
         orientation: None,
         voi_window: None,
+        voi_shades: None,
         modality: None,
         warnings: Vec::new(),
     }
@@ -420,6 +421,54 @@ fn a_window_that_the_file_lacks_is_told() {
     let texts = [(PHOTOMETRIC, "CS", "MONOCHROME1"), (0x0028_1050, "DS", "350"), (0x0028_1051, "DS", "501")];
     let prepared = prepare(&read(&x_ray(&texts, false), "x").unwrap(), &rule).unwrap();
     assert_eq!(prepared.pixels, [255, 255, 204, 153, 102, 51, 0, 0]);
+}
+
+/// PS3.3, C.11.2.1.3.1 and C.11.2.1.1: half white at the center of a sigmoid; a table's own shades, and its ends beyond it.
+#[test]
+fn sigmoids_and_tables_are_no_straight_lines() {
+    let rule = Preparation { window: WindowRule::Voi, crop: None, size: [4, 2], fit: Fit::Stretch, bits: 8 };
+    let sigmoid = |photometric| {
+        let texts = [
+            (PHOTOMETRIC, "CS", photometric),
+            (0x0028_1050, "DS", "300"),
+            (0x0028_1051, "DS", "400"),
+            (0x0028_1056, "CS", "SIGMOID"),
+        ];
+        prepare(&read(&x_ray(&texts, false), "x").unwrap(), &rule).unwrap()
+    };
+    let expected = (0..8)
+        .map(|n| (255.0 / (1.0 + (-4.0 * (100.0 * f64::from(n) - 300.0) / 400.0).exp())).round() as u16);
+    let expected: Vec<u16> = expected.collect();
+    assert_eq!(sigmoid("MONOCHROME2").pixels, expected);
+    assert_eq!(sigmoid("MONOCHROME2").window, [100.0, 500.0]);
+    let inverted: Vec<u16> =
+        expected.iter().map(|&shade| if shade == 128 { 128 } else { 255 - shade }).collect();
+    assert_eq!(sigmoid("MONOCHROME1").pixels, inverted);
+    // Three entries of 10 bits from 200 on: 0, then half, then white. An item of two elements of explicit length.
+    let table = |count: u8| {
+        let mut item = vec![0x28, 0, 2, 0x30, b'U', b'S', 6, 0, count, 0, 200, 0, 10, 0];
+        item.extend([0x28, 0, 6, 0x30, b'U', b'S', 6, 0, 0, 0, 0xff, 1, 0xff, 3]);
+        let mut sequence = vec![0xfe, 0xff, 0, 0xe0, item.len() as u8, 0, 0, 0];
+        sequence.extend(item);
+        let plain = x_ray(&[(PHOTOMETRIC, "CS", "MONOCHROME2")], false);
+        let pixels = plain.windows(4).position(|tag| tag == [0xe0, 0x7f, 0x10, 0]).unwrap();
+        let header = [0x28, 0, 0x10, 0x30, b'S', b'Q', 0, 0, sequence.len() as u8, 0, 0, 0];
+        read(&[&plain[..pixels], &header, &sequence, &plain[pixels..]].concat(), "x").unwrap()
+    };
+    let image = table(3);
+    assert_eq!((image.voi_window, image.warnings.len()), (Some([200.0, 202.0]), 0));
+    let shades = image.voi_shades.as_ref().unwrap();
+    assert_eq!([0, 200, 202, 4095].map(|value| shades[value]), [0.0, 0.0, 1.0, 1.0]);
+    assert!((shades[201] - 511.0 / 1023.0).abs() < 1e-12);
+    assert_eq!(prepare(&image, &rule).unwrap().pixels, [0, 0, 0, 255, 255, 255, 255, 255]);
+    let broken = table(9);
+    assert_eq!((broken.voi_window, broken.voi_shades), (None, None));
+    assert_eq!(
+        broken.warnings,
+        [
+            "broken header: its VOI lookup table has 3 entries of 10 bits; expected 9 of 8 to 16; the table was left out"
+        ]
+    );
 }
 
 /// pydicom's and GDCM's test files: sizes and bits as pydicom 3.0.2 tells them, but for one whose codestream has 16 bits.

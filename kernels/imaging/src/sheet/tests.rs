@@ -89,6 +89,7 @@ fn ramp(spacing_mm: Option<[f64; 2]>) -> Image {
         inverted: false,
         orientation: None,
         voi_window: None,
+        voi_shades: None,
         modality: None,
         warnings: Vec::new(),
     }

@@ -7,8 +7,17 @@ pub(super) enum Value {
     Owned(String),
     Short(u16),
     Bytes(Vec<u8>),
+    /// A sequence of items, each of its own elements; with lengths, or with marks at their ends.
+    Items(Vec<Made>, Lengths),
     /// Encapsulated pixel data: the fragments behind an empty offset table.
     Fragments(Vec<Vec<u8>>),
+}
+
+/// Whether sequences and items say how long they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lengths {
+    Given,
+    Undefined,
 }
 
 /// How a file is written.
@@ -81,6 +90,37 @@ impl Made {
             .with(0x7fe0_0010, "OW", Value::Bytes(values))
     }
 
+    /// An enhanced CT image of one stack: a frame of 4 columns and 3 rows at each `z` mm, whose stored values are 0 to 11 plus
+    /// ten times its number in the file, and whose intercept is that number.
+    pub(super) fn enhanced(along_mm: &[f64], lengths: Lengths) -> Made {
+        let pixels = (0..along_mm.len() as u16).flat_map(|frame| 10 * frame..10 * frame + 12);
+        let items = |made: Made| Value::Items(vec![made], lengths);
+        let of = |tag: u32, vr: &'static str, value: Value| Made { elements: vec![(tag, vr, value)] };
+        let frame = |(number, z): (usize, &f64)| {
+            let position = of(0x0020_0032, "DS", Value::Owned(format!("10\\20\\{z}")));
+            let content = of(0x0020_9056, "SH", Value::Text("1"));
+            let values = of(0x0028_1052, "DS", Value::Owned(number.to_string()))
+                .with(0x0028_1053, "DS", Value::Text("1"))
+                .with(0x0028_1054, "LO", Value::Text("HU"));
+            of(0x0020_9111, "SQ", items(content)).with(0x0020_9113, "SQ", items(position)).with(
+                0x0028_9145,
+                "SQ",
+                items(values),
+            )
+        };
+        let shared = of(0x0020_9116, "SQ", items(of(0x0020_0037, "DS", Value::Text("1\\0\\0\\0\\1\\0"))))
+            .with(0x0028_9110, "SQ", items(of(0x0028_0030, "DS", Value::Text("0.5\\0.75"))));
+        let mut made = Made::slice(0.0, 0);
+        for tag in [0x0020_0032, 0x0020_0037, 0x0028_0030, 0x0028_1052, 0x0028_1053] {
+            made = made.without(tag);
+        }
+        made.with(0x0008_0016, "UI", Value::Text("1.2.840.10008.5.1.4.1.1.2.1"))
+            .with(0x0028_0008, "IS", Value::Owned(along_mm.len().to_string()))
+            .with(0x5200_9229, "SQ", items(shared))
+            .with(0x5200_9230, "SQ", Value::Items(along_mm.iter().enumerate().map(frame).collect(), lengths))
+            .with(0x7fe0_0010, "OW", Value::Bytes(pixels.flat_map(u16::to_le_bytes).collect()))
+    }
+
     /// The same file with an element put in or replaced.
     pub(super) fn with(mut self, tag: u32, vr: &'static str, value: Value) -> Made {
         self.elements.retain(|(known, _, _)| *known != tag);
@@ -134,6 +174,27 @@ fn element(bytes: &mut Vec<u8>, tag: u32, vr: &str, value: &Value, syntax: Synta
             words.as_chunks::<2>().0.iter().flat_map(|&[low, high]| [high, low]).collect()
         }
         Value::Bytes(bytes) => bytes.clone(),
+        Value::Items(items, lengths) => {
+            let mut content = Vec::new();
+            let mark = |content: &mut Vec<u8>, element: u16, length: u32| {
+                content.extend(short(0xfffe));
+                content.extend(short(element));
+                content.extend(long(length));
+            };
+            for item in items {
+                let elements = item.data_set(syntax);
+                let given = if *lengths == Lengths::Given { elements.len() as u32 } else { u32::MAX };
+                mark(&mut content, 0xe000, given);
+                content.extend(elements);
+                if *lengths == Lengths::Undefined {
+                    mark(&mut content, 0xe00d, 0);
+                }
+            }
+            if *lengths == Lengths::Undefined {
+                mark(&mut content, 0xe0dd, 0);
+            }
+            content
+        }
         Value::Fragments(fragments) => {
             let mut content = vec![0xfe, 0xff, 0x00, 0xe0, 0, 0, 0, 0];
             for fragment in fragments {
@@ -146,7 +207,8 @@ fn element(bytes: &mut Vec<u8>, tag: u32, vr: &str, value: &Value, syntax: Synta
         }
     };
     let padded = content.len() + content.len() % 2;
-    let length = if matches!(value, Value::Fragments(_)) { u32::MAX } else { padded as u32 };
+    let undefined = matches!(value, Value::Fragments(_) | Value::Items(_, Lengths::Undefined));
+    let length = if undefined { u32::MAX } else { padded as u32 };
     bytes.extend(short((tag >> 16) as u16));
     bytes.extend(short(tag as u16));
     if syntax == Syntax::Implicit {

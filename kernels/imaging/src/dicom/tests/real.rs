@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::dicom::{Found, Image, Rescale, Slice, image, read_header, read_image, read_series, stacks};
+use crate::dicom::{
+    Found, Image, Rescale, Slice, Uneven, image, read_header, read_image, read_series, stacks,
+};
 use crate::reference::{self, golden};
 
 /// The files of a folder, by name.
@@ -21,7 +23,7 @@ fn slices(files: &[PathBuf]) -> Vec<Slice> {
 }
 
 fn only(slices: &[Slice]) -> Found {
-    let mut found = stacks(slices);
+    let mut found = stacks(slices, Uneven::Refuse);
     assert_eq!(found.len(), 1, "{found:?}");
     found.remove(0)
 }
@@ -79,7 +81,7 @@ fn series_are_placed_and_scaled_as_pydicom_does() {
 fn series_that_are_no_volume_say_why() {
     let Some(data) = reference::folder() else { return };
     let said = |name: &str| {
-        let found = stacks(&slices(&files(&data.join("dicom_ct").join(name))));
+        let found = stacks(&slices(&files(&data.join("dicom_ct").join(name))), Uneven::Refuse);
         let said: Vec<String> = found
             .into_iter()
             .map(|found| found.stack.map_or_else(|e| e.to_string(), |_| "volume".into()))
@@ -138,6 +140,29 @@ fn one_slice_in_fifteen_transfer_syntaxes() {
         refused,
         [refusal("4.55", "JPEG full progression"), refusal("4.53", "JPEG spectral selection")]
     );
+}
+
+/// Decoders put zeros where data is missing; a slice that lost its middle must not come out grey.
+#[test]
+fn a_jpeg_codestream_that_lost_its_middle_is_refused() {
+    let Some(data) = reference::folder() else { return };
+    for uid in ["4.50", "4.51", "4.57", "4.70"] {
+        let paths = files(&data.join("dicom_ct/one_slice_all_syntaxes"));
+        let path = paths
+            .iter()
+            .find(|path| path.to_string_lossy().ends_with(&format!("1.2.840.10008.1.2.{uid}.dcm")));
+        let mut bytes = std::fs::read(path.unwrap()).unwrap();
+        let start = bytes.windows(2).position(|marker| marker == [0xff, 0xd8]).unwrap();
+        let end = bytes.windows(2).rposition(|marker| marker == [0xff, 0xd9]).unwrap();
+        // An even number, whose place in the length of the last fragment is mended.
+        let lost = (end - start) / 4 * 2;
+        let fragment = bytes[..start].len() - 4;
+        let length = u32::from_le_bytes(bytes[fragment..start].try_into().unwrap());
+        bytes[fragment..start].copy_from_slice(&(length - lost as u32).to_le_bytes());
+        bytes.drain(end - lost..end);
+        let said = image(&bytes, "a", 0).map(|image| image.values.len()).unwrap_err().to_string();
+        assert!(said.starts_with("a: damaged JPEG"), "{uid}: {said}");
+    }
 }
 
 #[test]

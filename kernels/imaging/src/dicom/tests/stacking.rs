@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::files::{Made, Syntax, Value};
-use crate::dicom::{Found, Rescale, Series, SeriesError, Slice, header, read_series, stacks};
+use crate::dicom::{Found, Rescale, Series, SeriesError, Slice, Uneven, header, read_series, stacks};
 
 fn slice(made: &Made) -> Slice {
     Slice::from(&header(&made.file(Syntax::Explicit), "a", &[]).unwrap())
@@ -14,7 +14,7 @@ fn at(positions: &[f64]) -> Vec<Slice> {
 }
 
 fn only(slices: &[Slice]) -> Found {
-    let mut found = stacks(slices);
+    let mut found = stacks(slices, Uneven::Refuse);
     assert_eq!(found.len(), 1);
     found.remove(0)
 }
@@ -59,7 +59,7 @@ fn gaps_and_duplicates_say_where_they_are() {
     assert_eq!(
         refused(&at(&[0.0, 4.0, 8.0, 9.1, 16.0])),
         "the gaps between slices are 1.100 to 6.900 mm, the first odd one behind slice 3 in the order of positions; expected \
-         equal ones: take the parts of equal gaps, or resample the slices first"
+         equal ones: take the parts of equal gaps"
     );
     assert!(refused(&at(&[0.0, 2.0, 2.0, 4.0])).starts_with(
         "2 slices lie at 2.000 mm along the normal; expected one at each position: they are the same image"
@@ -94,7 +94,7 @@ fn scouts_and_captures_stand_apart_and_the_largest_part_is_the_volume() {
     let mut enhanced = slice(&Made::slice(95.0, 0));
     enhanced.frames = 30;
     slices.extend([scout, sagittal, capture, report, unplaced, enhanced]);
-    let said: Vec<(Vec<usize>, String)> = stacks(&slices)
+    let said: Vec<(Vec<usize>, String)> = stacks(&slices, Uneven::Refuse)
         .into_iter()
         .map(|found| (found.slices, found.stack.map_or_else(|e| e.to_string(), |_| "a volume".to_owned())))
         .collect();
@@ -113,8 +113,8 @@ fn scouts_and_captures_stand_apart_and_the_largest_part_is_the_volume() {
         ),
         (
             vec![9],
-            "a multi-frame object of 30 frames in one file; expected a file for each slice: convert it to single frames, or to \
-             NIfTI, first",
+            "a multi-frame object of 30 frames in one file, which does not say where each lies; expected a position for every \
+             frame, or a file for each slice",
         ),
     ];
     assert_eq!(said, expected.map(|(places, said)| (places, said.to_owned())));
@@ -182,5 +182,49 @@ fn a_series_without_rescale_says_so() {
     assert_eq!(
         series.warnings,
         ["2 of 2 slices give no rescale slope and intercept; their stored values are taken as they are"]
+    );
+}
+
+#[test]
+fn uneven_gaps_are_interpolated_where_that_is_asked_for() {
+    let slices = at(&[0.0, 4.0, 8.0, 9.0, 16.0]);
+    let found = stacks(&slices, Uneven::Resample).remove(0);
+    let stack = found.stack.unwrap();
+    // The mean gap is 4 mm, and the narrowest a quarter of it.
+    assert_eq!((stack.geometry.shape, stack.geometry.spacing_mm()[2]), ([4, 3, 17], 1.0));
+    let between = stack.between.unwrap();
+    assert_eq!(between[..5], [0.0, 0.25, 0.5, 0.75, 1.0]);
+    assert_eq!(between[8..10], [2.0, 3.0]);
+    assert!((between[10] - (3.0 + 1.0 / 7.0)).abs() < 1e-12, "{between:?}");
+    assert_eq!(between[16], 4.0);
+    // What is missing stays missing, and what is even is left alone.
+    let missing = stacks(&at(&[0.0, 2.0, 4.0, 8.0]), Uneven::Resample).remove(0);
+    assert!(missing.stack.unwrap_err().to_string().starts_with("1 slice is missing"));
+    assert_eq!(stacks(&at(&[0.0, 2.0, 4.0]), Uneven::Resample).remove(0).stack.unwrap().between, None);
+}
+
+#[test]
+fn slices_at_even_steps_lie_where_a_ramp_has_their_values() {
+    let folder = tempfile::tempdir().unwrap();
+    // Stored values count with the position: ten a millimetre.
+    let places = [0.0, 2.5, 5.0, 8.1, 10.0, 11.9];
+    let made: Vec<Made> = places.iter().map(|&z| Made::slice(z, 1000 + (10.0 * z) as u16)).collect();
+    let series = read(&written(folder.path(), &made), Rescale::Header).unwrap();
+    let geometry = series.volume.geometry;
+    assert_eq!(geometry.shape, [4, 3, 7]);
+    for (k, slice) in series.volume.hounsfield.chunks(12).enumerate() {
+        let [_, _, z] = geometry.index_to_world([0.0, 0.0, k as f64]);
+        let expected = 10.0 * z + 1000.0 - 1024.0;
+        assert!(
+            (f64::from(slice[0]) - expected).abs() <= 0.5,
+            "{} HU at {z} mm, expected {expected}",
+            slice[0]
+        );
+    }
+    assert_eq!(
+        series.warnings,
+        [
+            "the gaps between the 6 slices are uneven; 7 slices at even steps of 1.983 mm were interpolated between them"
+        ]
     );
 }
