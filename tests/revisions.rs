@@ -369,16 +369,13 @@ steps:
     with: { model: resnet3d-tiny, epochs: 1, batch: 2, augment: { flip: [x] }, view: { window_hu: [-1000, 600], canvas: [20, 20, 16], crop: [18, 18, 14] } }
   predictions: { use: predict, from: { weights: encoder, volumes: grid } }
   vectors: { use: embed.images, from: { weights: encoder, volumes: grid } }
-  letters:
-    use: reports.table
-    from: demo
-    with: { path: reports.csv, id: VolumeName, ids: ct-rate, sections: { findings: Findings_EN } }
+  notes: { use: sql, from: { drawn: drawn }, with: { keys: [id], query: "select id, 'Volume ' || id || ', effusion ' || state || '.' as findings from drawn where finding = 'effusion'" } }
   pair:
     use: train.clip
-    from: { volumes: grid, reports: letters, split: parts, image_init: encoder }
+    from: { volumes: grid, reports: notes, split: parts, image_init: encoder }
     match: { split: patient }
-    with: { model: resnet3d-tiny, text_encoder: { small: { values: 16, layers: 1 } }, similarity: cosine, dim: 8, steps: 2, batch: 3, lr: 0.001, view: { window_hu: [-1000, 600], canvas: [20, 20, 16] } }
-  told: { use: embed.text, from: { weights: pair, reports: letters } }
+    with: { model: resnet3d-tiny, sections: [findings], text_encoder: { small: { values: 16, layers: 1 } }, similarity: cosine, dim: 8, steps: 2, batch: 3, lr: 0.001, view: { window_hu: [-1000, 600], canvas: [20, 20, 16] } }
+  told: { use: embed.text, from: { weights: pair, reports: notes }, with: { sections: [findings] } }
   prompted:
     use: eval.zero_shot
     from: { weights: pair, volumes: grid, labels: drawn, split: parts }
