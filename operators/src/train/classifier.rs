@@ -224,7 +224,7 @@ struct Cohort {
 
 impl Operator for TrainClassifier {
     fn ports(&self) -> Vec<Port> {
-        let mut ports = sights::ports();
+        let mut ports = sights::training_ports();
         ports.extend([
             Port::new(
                 "labels",
