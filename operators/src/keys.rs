@@ -66,8 +66,8 @@ cues.skip_sections[]: label.rules
 cues.uncertain_after[]: label.rules
 cues.uncertain_before[]: label.rules
 findings[].definition: label.llm prompt.sweep
-findings[].id: eval.agreement label.llm label.policy label.rules labels.table prompt.sweep review.export review.import
-findings[].name: label.llm labels.table prompt.sweep review.export
+findings[].id: eval.agreement eval.zero_shot label.llm label.policy label.rules labels.table prompt.sweep review.export review.import
+findings[].name: eval.zero_shot label.llm labels.table prompt.sweep review.export
 findings[].not_mentioned: eval.agreement label.policy prompt.sweep
 findings[].rules.absent[]: label.rules
 findings[].rules.any[]: label.rules
