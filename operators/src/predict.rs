@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use argent_engine::joining::texts;
 
+use crate::gpus::device_of;
+
 /// Scores volumes with a trained network: for each finding, how likely it is there.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -67,7 +69,7 @@ pub(crate) fn each_volume(
     let weights = io.input("weights")?;
     anyhow::ensure!(weights.num_rows() == 1, "`weights` has {} rows, expected one", weights.num_rows());
     let path = io.side_file(texts(weights, "weights")?.value(0))?;
-    let model = Model::load(&std::fs::read(path)?)?;
+    let model = Model::load(&std::fs::read(path)?, device_of(io))?;
     let rows = io.rows().clone();
     let voxels = texts(&rows, "voxels")?;
     let (find, schema) = (io.side_finder(), io.schema("")?);

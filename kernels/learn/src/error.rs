@@ -36,6 +36,17 @@ pub enum Error {
         /// Bytes to hand to `resume` of [`crate::train::train`].
         checkpoint: Vec<u8>,
     },
+    /// A GPU that cannot be used: which, why, and what would help.
+    Device(String),
+    /// The device has too little memory for a training step.
+    OutOfMemory {
+        /// Volumes of the step.
+        batch: usize,
+        /// Voxels of each along D, H, W.
+        shape: [usize; 3],
+        /// The most volumes, among halves of `batch`, for which a step was then possible; none if not even one.
+        fits: Option<usize>,
+    },
     /// A failure inside the tensor library.
     Tensor(candle_core::Error),
 }
@@ -43,7 +54,20 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Setting(message) | Self::Data(message) | Self::Format(message) => f.write_str(message),
+            Self::Setting(message) | Self::Data(message) | Self::Format(message) | Self::Device(message) => {
+                f.write_str(message)
+            }
+            Self::OutOfMemory { batch, shape: [depth, height, width], fits } => {
+                write!(
+                    f,
+                    "the device has too little memory for a step with {batch} volumes of {depth} x {height} x {width} \
+                     voxels; "
+                )?;
+                match fits {
+                    Some(fits) => write!(f, "a batch of {fits} fits"),
+                    None => f.write_str("not even one fits; use a smaller crop, or a coarser grid"),
+                }
+            }
             Self::Volume { sample, message } => write!(f, "volume of sample {sample}: {message}"),
             Self::NoGradient { variables } => write!(
                 f,

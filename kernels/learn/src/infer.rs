@@ -1,10 +1,12 @@
 //! Scores and embeddings from trained weights.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use crate::batches::check_volume;
+use crate::device::Device;
 use crate::error::Error;
 use crate::loss::sigmoid;
+use crate::parameters::Builder;
 use crate::resnet::{Mode, ResNet3d};
 use crate::view::{Crop, View};
 use crate::weights::Weights;
@@ -15,18 +17,20 @@ pub struct Model {
     network: ResNet3d,
     classes: Vec<String>,
     view: View,
+    device: candle_core::Device,
 }
 
 impl Model {
-    /// Reads weights that [`crate::train::train`] returned.
+    /// Reads weights that [`crate::train::train`] returned, to apply them on `device`.
     ///
     /// # Errors
-    /// If the bytes are no such weights.
-    pub fn load(bytes: &[u8]) -> Result<Self, Error> {
+    /// If the bytes are no such weights, or if the device cannot be used.
+    pub fn load(bytes: &[u8], device: Device) -> Result<Self, Error> {
+        let device = device.open()?;
         let Weights { model, classes, view, arrays } = Weights::from_bytes(bytes)?;
         view.check()?;
-        let network = ResNet3d::stored(model, classes.len(), arrays)?;
-        Ok(Self { network, classes, view })
+        let network = ResNet3d::build(model, classes.len(), Builder::stored(arrays).on(&device))?;
+        Ok(Self { network, classes, view, device })
     }
 
     /// The score of every class, from 0 to 1 (sigmoid), in the order of [`Self::classes`].
@@ -63,7 +67,7 @@ impl Model {
     fn embedding(&self, hounsfield: &[i16], shape: [usize; 3]) -> Result<Tensor, Error> {
         check_volume(hounsfield, shape).map_err(Error::Data)?;
         let (values, [depth, height, width]) = self.view.apply(hounsfield, shape, Crop::Centre);
-        let input = Tensor::from_vec(values, (1, 1, depth, height, width), &Device::Cpu)?;
+        let input = Tensor::from_vec(values, (1, 1, depth, height, width), &self.device)?;
         self.network.embed(&input, Mode::Eval)
     }
 }

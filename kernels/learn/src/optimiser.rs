@@ -2,12 +2,16 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+#[cfg(feature = "cuda")]
+use std::collections::btree_map::Entry;
 use std::f64::consts::PI;
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor, Var, backprop::GradStore, bail};
 use rayon::prelude::*;
 
 use crate::error::Error;
+#[cfg(feature = "cuda")]
+use crate::optimiser_cuda::{self, DeviceMoments};
 
 /// AdamW: Adam with decoupled weight decay (Loshchilov and Hutter, 2019, arXiv:1711.05101), with beta 0.9 and 0.999
 /// and epsilon 1e-8.
@@ -15,7 +19,10 @@ use crate::error::Error;
 pub(crate) struct AdamW {
     weight_decay: f64,
     pub(crate) step: usize,
-    pub(crate) moments: BTreeMap<String, Moments>,
+    moments: BTreeMap<String, Moments>,
+    /// The moments of variables on a GPU, from their first step on; those above are then of an earlier time.
+    #[cfg(feature = "cuda")]
+    device_moments: BTreeMap<String, DeviceMoments>,
 }
 
 /// Running averages of the gradient and of its square, for one variable.
@@ -31,7 +38,27 @@ impl AdamW {
         let zeros =
             |var: &Var| Moments { first: vec![0.0; var.elem_count()], second: vec![0.0; var.elem_count()] };
         let moments = variables.iter().map(|(name, var)| (name.clone(), zeros(var))).collect();
-        Self { weight_decay, step: 0, moments }
+        Self {
+            weight_decay,
+            step: 0,
+            moments,
+            #[cfg(feature = "cuda")]
+            device_moments: BTreeMap::new(),
+        }
+    }
+
+    /// A copy of the moments, for a checkpoint.
+    ///
+    /// # Errors
+    /// If those on a GPU cannot be read back.
+    pub(crate) fn moments(&self) -> Result<BTreeMap<String, Moments>, Error> {
+        #[cfg_attr(not(feature = "cuda"), expect(unused_mut, reason = "a GPU has newer ones"))]
+        let mut moments = self.moments.clone();
+        #[cfg(feature = "cuda")]
+        for (name, newer) in &self.device_moments {
+            moments.insert(name.clone(), newer.download()?);
+        }
+        Ok(moments)
     }
 
     /// Goes on behind step `step` with saved moments.
@@ -48,6 +75,8 @@ impl AdamW {
             ));
         }
         (self.step, self.moments) = (step, moments);
+        #[cfg(feature = "cuda")]
+        self.device_moments.clear();
         Ok(())
     }
 
@@ -78,25 +107,34 @@ impl AdamW {
                 )));
             };
             let gradient = gradient.contiguous()?;
+            #[cfg(feature = "cuda")]
+            if var.device().is_cuda() {
+                let moments = match self.device_moments.entry(name.clone()) {
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) => entry.insert(DeviceMoments::upload(var, moments)?),
+                };
+                optimiser_cuda::update(var, &gradient, moments, coefficients)?;
+                continue;
+            }
             var.inplace_op1(&Update { gradient: &gradient, moments: RefCell::new(moments), coefficients })?;
         }
         Ok(())
     }
 }
 
-const BETA_FIRST: f64 = 0.9;
-const BETA_SECOND: f64 = 0.999;
-const EPSILON: f32 = 1e-8;
+pub(crate) const BETA_FIRST: f64 = 0.9;
+pub(crate) const BETA_SECOND: f64 = 0.999;
+pub(crate) const EPSILON: f32 = 1e-8;
 
 /// What a step does to every element alike.
 #[derive(Clone, Copy, Debug)]
-struct Coefficients {
+pub(crate) struct Coefficients {
     /// Factor of the weight.
-    decay: f32,
+    pub(crate) decay: f32,
     /// Learning rate, corrected for the first moment's start at zero.
-    rate: f32,
+    pub(crate) rate: f32,
     /// Factor of the root of the second moment, for the same reason.
-    deviation: f32,
+    pub(crate) deviation: f32,
 }
 
 /// One pass over a variable, its gradient and its moments.

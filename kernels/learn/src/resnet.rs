@@ -4,11 +4,13 @@ use candle_core::{Tensor, Var};
 use candle_nn::{Linear, Module};
 
 use crate::batch_norm::BatchNorm;
-use crate::conv::conv3d;
+use crate::channels::Channels;
+use crate::device::feature_type;
 use crate::error::Error;
 use crate::model::ModelKind;
-use crate::parameters::{Arrays, Builder, Init, Parameters};
-use crate::pool::global_average_pool;
+#[cfg(test)]
+use crate::parameters::Arrays;
+use crate::parameters::{Builder, Init, Parameters};
 use crate::residual::add_relu;
 
 /// A 3D ResNet with a linear head.
@@ -30,17 +32,20 @@ pub(crate) enum Mode {
 }
 
 impl ResNet3d {
-    /// A network with weights drawn from `seed`.
+    /// A network with weights drawn from `seed`, on the CPU.
+    #[cfg(test)]
     pub(crate) fn seeded(kind: ModelKind, classes: usize, seed: u64) -> Result<Self, Error> {
         Self::build(kind, classes, Builder::seeded(seed))
     }
 
-    /// A network with stored weights.
+    /// A network with stored weights, on the CPU.
+    #[cfg(test)]
     pub(crate) fn stored(kind: ModelKind, classes: usize, arrays: Arrays) -> Result<Self, Error> {
         Self::build(kind, classes, Builder::stored(arrays))
     }
 
-    fn build(kind: ModelKind, classes: usize, mut builder: Builder) -> Result<Self, Error> {
+    /// A network with the variables of `builder`, on its device.
+    pub(crate) fn build(kind: ModelKind, classes: usize, mut builder: Builder) -> Result<Self, Error> {
         let stages = kind.stages();
         let mut channels = stages[0].channels;
         let stem = ConvNorm::new(&mut builder, "stem.0", "stem.1", [1, channels], STEM)?;
@@ -62,11 +67,13 @@ impl ResNet3d {
 
     /// `(N, 1, D, H, W)` to the pooled features of the last stage, `(N, embedding)`.
     pub(crate) fn embed(&self, input: &Tensor, mode: Mode) -> Result<Tensor, Error> {
-        let mut features = self.stem.forward(input, mode, true)?;
+        let channels = Channels::on(input.device());
+        let input = channels.arrange(&input.to_dtype(feature_type(input.device()))?)?;
+        let mut features = self.stem.forward(&input, mode, true)?;
         for block in &self.blocks {
             features = block.forward(&features, mode)?;
         }
-        Ok(global_average_pool(&features)?)
+        Ok(channels.global_average_pool(&features)?)
     }
 
     /// `(N, embedding)` to logits `(N, classes)`.
@@ -114,11 +121,10 @@ impl ConvNorm {
     }
 
     fn forward(&self, input: &Tensor, mode: Mode, relu: bool) -> Result<Tensor, Error> {
-        let output = conv3d(input, &self.weight, [self.form.stride; 3], [self.form.padding; 3])?;
-        Ok(match mode {
-            Mode::Train => self.norm.train(&output, relu)?,
-            Mode::Eval => self.norm.eval(&output, relu)?,
-        })
+        let channels = Channels::on(input.device());
+        let (stride, padding) = ([self.form.stride; 3], [self.form.padding; 3]);
+        let output = channels.conv3d(input, &self.weight, stride, padding)?;
+        Ok(channels.normalise(&self.norm, &output, mode == Mode::Train, relu)?)
     }
 }
 

@@ -3,14 +3,16 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use candle_core::Tensor;
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor};
 
 use crate::batches::{Batch, Plan, Purpose};
 use crate::checkpoint::Checkpoint;
+use crate::device::{Device, is_out_of_memory};
 use crate::error::Error;
 use crate::loss::{LossAndGradient, binary_cross_entropy};
 use crate::optimiser::{AdamW, cosine_lr};
+use crate::parameters::Builder;
 use crate::resnet::{Mode, ResNet3d};
 use crate::train::{EpochRecord, History, Part, Progress, StepRecord, TrainConfig, TrainData, Trained};
 use crate::weights::Weights;
@@ -21,6 +23,7 @@ pub(crate) struct Run<'a> {
     data: &'a TrainData<'a>,
     plan: &'a Plan,
     digest: String,
+    device: candle_core::Device,
     network: ResNet3d,
     pub(crate) optimiser: AdamW,
     pub(crate) history: History,
@@ -39,12 +42,15 @@ impl<'a> Run<'a> {
         config: &'a TrainConfig,
         data: &'a TrainData<'a>,
         plan: &'a Plan,
+        device: Device,
         resume: Option<&[u8]>,
     ) -> Result<Self, Error> {
+        let device = device.open()?;
         let (classes, digest) = (config.classes.len(), data.digest(config)?);
         let (network, optimiser, history) = match resume {
             None => {
-                let network = ResNet3d::seeded(config.model, classes, config.seed)?;
+                let network =
+                    ResNet3d::build(config.model, classes, Builder::seeded(config.seed).on(&device))?;
                 let optimiser = AdamW::new(&network.parameters.trainable, config.weight_decay);
                 (network, optimiser, History::default())
             }
@@ -55,7 +61,8 @@ impl<'a> Run<'a> {
                         "the checkpoint is of other settings, targets or parts, expected the same; start anew".into(),
                     ));
                 }
-                let network = ResNet3d::stored(config.model, classes, checkpoint.weights)?;
+                let network =
+                    ResNet3d::build(config.model, classes, Builder::stored(checkpoint.weights).on(&device))?;
                 let mut optimiser = AdamW::new(&network.parameters.trainable, config.weight_decay);
                 optimiser.resume(checkpoint.step, checkpoint.moments)?;
                 (network, optimiser, checkpoint.history)
@@ -66,6 +73,7 @@ impl<'a> Run<'a> {
             data,
             plan,
             digest,
+            device,
             network,
             optimiser,
             history,
@@ -100,10 +108,7 @@ impl<'a> Run<'a> {
         batch: &Batch,
         observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(), Error> {
-        let (logits, loss) = self.loss(batch, Mode::Train)?;
-        let upstream = Tensor::from_vec(loss.gradient, logits.shape(), logits.device())?;
-        // The derivative of sum(logits * upstream) is that of the loss: the loss itself is computed outside the graph.
-        let gradients = (logits * upstream)?.sum_all()?.backward()?;
+        let (loss, gradients) = self.gradients(batch).map_err(|error| self.with_what_fits(error, batch))?;
         if !self.gradients_checked {
             check_gradients(&self.network, &gradients)?;
             self.gradients_checked = true;
@@ -114,7 +119,7 @@ impl<'a> Run<'a> {
         let record = StepRecord {
             step: self.optimiser.step,
             epoch: batch.job.epoch + 1,
-            loss: loss.loss,
+            loss,
             lr,
             seconds: self.lap(),
         };
@@ -126,6 +131,41 @@ impl<'a> Run<'a> {
             self.tell(observer(Progress::Checkpoint(checkpoint)))?;
         }
         Ok(())
+    }
+
+    /// The loss of a batch, and its gradients.
+    fn gradients(&self, batch: &Batch) -> Result<(f64, GradStore), Error> {
+        let (logits, loss) = self.loss(batch, Mode::Train)?;
+        let upstream = Tensor::from_vec(loss.gradient, logits.shape(), logits.device())?;
+        // The derivative of sum(logits * upstream) is that of the loss: the loss itself is computed outside the graph.
+        Ok((loss.loss, (logits * upstream)?.sum_all()?.backward()?))
+    }
+
+    /// An error of a step; where the device had too little memory, with the batch for which it has enough.
+    fn with_what_fits(&self, error: Error, batch: &Batch) -> Error {
+        match error {
+            Error::Tensor(error) if is_out_of_memory(&error) => {
+                let volumes = batch.job.samples.len();
+                let halves = std::iter::successors(Some(volumes / 2), |half| Some(half / 2));
+                let fits = halves.take_while(|&half| half > 0).find(|&half| self.fits(half, batch.shape));
+                Error::OutOfMemory { batch: volumes, shape: batch.shape, fits }
+            }
+            other => other,
+        }
+    }
+
+    /// Whether a step with so many volumes is possible. It moves the running statistics, so that no training goes on
+    /// behind it.
+    fn fits(&self, volumes: usize, [depth, height, width]: [usize; 3]) -> bool {
+        let step = || -> Result<GradStore, Error> {
+            let input =
+                Tensor::zeros((volumes, 1, depth, height, width), candle_core::DType::F32, &self.device)?;
+            let logits = self.network.classify(&self.network.embed(&input, Mode::Train)?)?;
+            let gradients = logits.sum_all()?.backward()?;
+            self.device.synchronize()?;
+            Ok(gradients)
+        };
+        step().is_ok()
     }
 
     fn validate(&mut self, batch: &Batch) -> Result<(), Error> {
@@ -180,7 +220,7 @@ impl<'a> Run<'a> {
     fn loss(&self, batch: &Batch, mode: Mode) -> Result<(Tensor, LossAndGradient), Error> {
         let [depth, height, width] = batch.shape;
         let shape = (batch.job.samples.len(), 1, depth, height, width);
-        let input = Tensor::from_slice(&batch.input, shape, &Device::Cpu)?;
+        let input = Tensor::from_slice(&batch.input, shape, &self.device)?;
         let logits = self.network.classify(&self.network.embed(&input, mode)?)?;
         let (targets, weights) = self.rows(batch);
         let values: Vec<f32> = logits.flatten_all()?.to_vec1()?;
@@ -208,7 +248,7 @@ impl<'a> Run<'a> {
             step: self.optimiser.step,
             history: self.history.clone(),
             weights: self.network.parameters.arrays()?,
-            moments: self.optimiser.moments.clone(),
+            moments: self.optimiser.moments()?,
         }
         .to_bytes()
     }

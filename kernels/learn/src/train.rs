@@ -7,6 +7,7 @@ use std::sync::mpsc::sync_channel;
 use serde::{Deserialize, Serialize};
 
 use crate::batches::{Plan, prepare_ahead};
+use crate::device::Device;
 use crate::error::Error;
 use crate::model::ModelKind;
 use crate::optimiser::FINAL_LR;
@@ -17,24 +18,25 @@ use crate::view::View;
 ///
 /// `observer` hears of every step, epoch and checkpoint on the calling thread, and stops the training by breaking.
 /// With `resume`, the bytes of a checkpoint of the same settings and targets, the training goes on behind it and ends
-/// with the same weights, bit for bit, as one that was never stopped (on the same processor type). The weights
+/// with the same weights, bit for bit, as one that was never stopped (on the CPU, on the same processor type). The weights
 /// returned are those after the last step.
 ///
 /// A sample whose targets all have weight zero says nothing and is left out of its part.
 ///
 /// # Errors
 /// Settings and data that do not fit; [`Error::Volume`] for the first volume that fails; [`Error::NoGradient`] if
-/// the first step's gradient misses a variable; [`Error::NotFinite`] as soon as a loss is no number;
+/// the first step's gradient misses a variable; [`Error::Device`] and [`Error::OutOfMemory`] of a GPU; [`Error::NotFinite`] as soon as a loss is no number;
 /// [`Error::Stopped`], with a checkpoint, when the observer breaks.
 pub fn train(
     config: &TrainConfig,
     data: &TrainData,
+    device: Device,
     resume: Option<&[u8]>,
     observer: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Trained, Error> {
     config.check()?;
     let plan = data.plan(config)?;
-    let mut run = Run::start(config, data, &plan, resume)?;
+    let mut run = Run::start(config, data, &plan, device, resume)?;
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(BATCHES_AHEAD);
         let epoch = run.history.epochs.len();
@@ -395,11 +397,11 @@ mod tests {
     #[test]
     fn learns_what_can_be_seen_and_predicts_it() {
         let config = TrainConfig { epochs: 8, ..config() };
-        let trained = train(&config, &data(24), None, &mut go_on).unwrap();
+        let trained = train(&config, &data(24), Device::Cpu, None, &mut go_on).unwrap();
         let epochs = &trained.history.epochs;
         assert_eq!((epochs.len(), trained.history.steps.len()), (8, 8 * 5));
         assert!(epochs[7].validation_loss.unwrap() < 0.2, "{epochs:?}");
-        let model = Model::load(&trained.weights).unwrap();
+        let model = Model::load(&trained.weights, Device::Cpu).unwrap();
         assert_eq!((model.classes(), model.view()), (&config.classes[..], &config.view));
         for sample in 100..110 {
             let (voxels, shape) = volume(sample);
@@ -419,7 +421,7 @@ mod tests {
             }
             ControlFlow::Continue(())
         };
-        let whole = train(&config, &data, None, &mut keep).unwrap();
+        let whole = train(&config, &data, Device::Cpu, None, &mut keep).unwrap();
         // Nine training samples in batches of four are three steps an epoch: the checkpoints lie before validations.
         assert_eq!(checkpoints.len(), 3);
         let mut resume_from: Vec<Vec<u8>> = checkpoints;
@@ -428,14 +430,16 @@ mod tests {
                 Progress::Step { record, .. } if record.step == stop_at => ControlFlow::Break(()),
                 _ => ControlFlow::Continue(()),
             };
-            let Err(Error::Stopped { step, checkpoint }) = train(&config, &data, None, &mut stop) else {
+            let Err(Error::Stopped { step, checkpoint }) =
+                train(&config, &data, Device::Cpu, None, &mut stop)
+            else {
                 panic!("the training went on");
             };
             assert_eq!(step, stop_at);
             resume_from.push(checkpoint);
         }
         for checkpoint in &resume_from {
-            let resumed = train(&config, &data, Some(checkpoint), &mut go_on).unwrap();
+            let resumed = train(&config, &data, Device::Cpu, Some(checkpoint), &mut go_on).unwrap();
             assert!(resumed.weights == whole.weights, "the weights differ");
             assert_eq!(losses(&resumed.history), losses(&whole.history));
         }
@@ -446,7 +450,7 @@ mod tests {
         let run = |threads: usize, seed: u64| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let config = TrainConfig { seed, epochs: 2, flip: [true, false, true], ..config() };
-            pool.install(|| train(&config, &data(8), None, &mut go_on)).unwrap().weights
+            pool.install(|| train(&config, &data(8), Device::Cpu, None, &mut go_on)).unwrap().weights
         };
         let one = run(1, 3);
         assert!(one == run(4, 3), "one and four threads differ");
@@ -456,7 +460,7 @@ mod tests {
     #[test]
     fn weights_survive_their_file_form() {
         let config = TrainConfig { epochs: 1, ..config() };
-        let bytes = train(&config, &data(4), None, &mut go_on).unwrap().weights;
+        let bytes = train(&config, &data(4), Device::Cpu, None, &mut go_on).unwrap().weights;
         let weights = Weights::from_bytes(&bytes).unwrap();
         assert_eq!(
             (weights.model, &weights.classes, &weights.view),
@@ -470,20 +474,22 @@ mod tests {
     #[test]
     fn a_checkpoint_of_other_settings_is_refused() {
         let mut stop = |_: Progress| ControlFlow::Break(());
-        let Err(Error::Stopped { checkpoint, .. }) = train(&config(), &data(4), None, &mut stop) else {
+        let Err(Error::Stopped { checkpoint, .. }) = train(&config(), &data(4), Device::Cpu, None, &mut stop)
+        else {
             panic!("the training went on");
         };
         let other = TrainConfig { lr: 1e-3, ..config() };
-        let error = train(&other, &data(4), Some(&checkpoint), &mut go_on).unwrap_err().to_string();
+        let error =
+            train(&other, &data(4), Device::Cpu, Some(&checkpoint), &mut go_on).unwrap_err().to_string();
         assert!(error.starts_with("the checkpoint is of other settings"), "{error}");
-        let error = Model::load(&checkpoint).unwrap_err().to_string();
+        let error = Model::load(&checkpoint, Device::Cpu).unwrap_err().to_string();
         assert!(error.contains("metadata is not as expected"), "{error}");
     }
 
     #[test]
     fn failures_stop_the_training() {
         let fail = |config: &TrainConfig, data: TrainData| {
-            train(config, &data, None, &mut go_on).unwrap_err().to_string()
+            train(config, &data, Device::Cpu, None, &mut go_on).unwrap_err().to_string()
         };
         let load = |load: Box<LoadVolume<'static>>| TrainData { load, ..data(4) };
         assert_eq!(
@@ -509,7 +515,7 @@ mod tests {
         let fail = |change: fn(&mut TrainData)| {
             let mut data = data(4);
             change(&mut data);
-            train(&config(), &data, None, &mut go_on).unwrap_err().to_string()
+            train(&config(), &data, Device::Cpu, None, &mut go_on).unwrap_err().to_string()
         };
         assert!(fail(|data| data.targets.truncate(7)).contains("7 targets and 8 weights"));
         assert!(fail(|data| data.targets[3] = f32::NAN).contains("sample 1 has target NaN"));
@@ -522,7 +528,8 @@ mod tests {
         let mut data = data(8);
         data.weights[2..4].fill(0.0);
         data.load = Box::new(|sample| if sample == 1 { Err("loaded".into()) } else { Ok(volume(sample)) });
-        let trained = train(&TrainConfig { epochs: 1, ..config() }, &data, None, &mut go_on).unwrap();
+        let trained =
+            train(&TrainConfig { epochs: 1, ..config() }, &data, Device::Cpu, None, &mut go_on).unwrap();
         assert_eq!(trained.without_weight, 1);
     }
 

@@ -17,6 +17,7 @@ use arrow::datatypes::Float64Type;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::gpus::device_of;
 use crate::train::view::View;
 
 /// Trains a network on volumes and label targets, on the training part, and watches the validation part.
@@ -194,7 +195,7 @@ impl Operator for TrainClassifier {
             load: Box::new(load),
         };
         let config = self.config(cohort.findings.clone())?;
-        let trained = train(&config, &data, None, &mut |progress| {
+        let trained = train(&config, &data, device_of(io), None, &mut |progress| {
             if let Progress::Step { record, steps } = &progress {
                 io.progress(record.step as u64, *steps as u64, format!("loss {:.3}", record.loss));
             }
