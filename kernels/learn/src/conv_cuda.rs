@@ -43,7 +43,7 @@ pub(crate) fn convolve(
 /// Who computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// cuDNN's convolution.
+    /// cuDNN's convolution, and the other route for a shape that it has no algorithm for.
     Cudnn,
     /// Tiles of the input unfolded into a matrix, and cuBLAS.
     Unfold,
@@ -98,11 +98,12 @@ impl Convolution {
         operands: [&CudaView<T>; 2],
     ) -> Result<CudaSlice<T>> {
         let mut result = uninitialised::<T>(device, self.result_shape().elem_count())?;
-        match self.route {
+        let done = match self.route {
             Route::Cudnn => Cudnn::run(device, self.part, &self.geometry, operands, &mut result)?,
-            Route::Unfold => {
-                conv_gemm_cuda::run(device, self.part, &self.geometry, operands, &mut result)?;
-            }
+            Route::Unfold => false,
+        };
+        if !done {
+            conv_gemm_cuda::run(device, self.part, &self.geometry, operands, &mut result)?;
         }
         Ok(result)
     }

@@ -2,7 +2,7 @@
 //!
 //! For each shape, cuDNN's algorithms are timed once on the data of the first call, and the fastest one is kept that
 //! gives the same sum every time and needs at most [`WORKSPACE_BYTES`] beside it. Two runs may choose differently, and
-//! then differ in rounding.
+//! then differ in rounding. A shape for which there is none is left to the caller.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -29,18 +29,26 @@ const WORKSPACE_BYTES: usize = 1 << 30;
 /// cuDNN on one device, for one thread.
 pub(crate) struct Cudnn {
     handle: sys::cudnnHandle_t,
-    plans: HashMap<Key, Rc<Plan>>,
+    /// Nothing for a shape that cuDNN has no algorithm for.
+    plans: HashMap<Key, Option<Rc<Plan>>>,
     /// Grows to what the largest plan needs. The work of a stream is done in order, so that all can share it.
     workspace: Option<CudaSlice<u8>>,
 }
 
 /// What a plan was made for.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     part: Part,
     geometry: Geometry,
     element: &'static str,
     reduced_precision: bool,
+}
+
+impl Key {
+    /// Whether products are to be those of f32.
+    fn exact(&self) -> bool {
+        self.element == f32::NAME && !self.reduced_precision
+    }
 }
 
 thread_local! {
@@ -56,17 +64,18 @@ impl Cudnn {
         })
     }
 
-    /// Computes one part of a convolution; `operands` are in the order of the operation.
+    /// Computes one part of a convolution, if cuDNN has an algorithm for its shape, and says whether it has;
+    /// `operands` are in the order of the operation.
     ///
     /// # Errors
-    /// If cuDNN is not there, or has no algorithm for the shape.
+    /// If cuDNN is not there, or if it fails.
     pub(crate) fn run<T: CudnnElement>(
         device: &CudaDevice,
         part: Part,
         geometry: &Geometry,
         operands: [&CudaView<T>; 2],
         output: &mut CudaSlice<T>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         OPENED.with_borrow_mut(|opened| {
             match opened.entry(device.id()).or_insert_with(|| Self::open(device).ok()) {
                 Some(cudnn) => cudnn.convolve(device, part, geometry, operands, output),
@@ -96,7 +105,7 @@ impl Cudnn {
         geometry: &Geometry,
         [a, b]: [&CudaView<T>; 2],
         output: &mut CudaSlice<T>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let stream = device.cuda_stream();
         stream.context().bind_to_thread().w()?;
         let (a, _reading_a) = a.device_ptr(&stream);
@@ -114,16 +123,30 @@ impl Cudnn {
             None => {
                 let workspace =
                     self.workspace(device, WORKSPACE_BYTES).or_else(|_| self.workspace(device, 0))?;
-                let plan = Rc::new(Plan::fastest::<T>(self.handle, key, pointers, workspace)?);
+                let plan = Plan::fastest::<T>(self.handle, key, pointers, workspace)?.map(Rc::new);
                 // What the trial of a new shape took is given back; the plans ask for what they need.
                 self.workspace = None;
                 self.plans.insert(key, plan.clone());
                 plan
             }
         };
-        let needed = self.plans.values().map(|plan| plan.workspace_bytes).max().unwrap_or(0);
+        let Some(plan) = plan else { return Ok(false) };
+        let needed = self.plans.values().flatten().map(|plan| plan.workspace_bytes).max().unwrap_or(0);
         let workspace = self.workspace(device, needed)?;
-        plan.launch(self.handle, pointers, workspace)
+        plan.launch(self.handle, pointers, workspace)?;
+        Ok(true)
+    }
+
+    /// The shapes that were asked for and left to the caller, as text.
+    #[cfg(test)]
+    pub(crate) fn left_out(device: &CudaDevice) -> Vec<String> {
+        OPENED.with_borrow(|opened| match opened.get(&device.id()) {
+            Some(Some(cudnn)) => {
+                let left_out = cudnn.plans.iter().filter(|(_, plan)| plan.is_none());
+                left_out.map(|(key, _)| format!("{key:?}")).collect()
+            }
+            _ => Vec::new(),
+        })
     }
 
     /// The shared workspace, of at least `bytes`.
@@ -196,7 +219,14 @@ macro_rules! fastest {
         let status = unsafe {
             $find($($argument,)* MOST as c_int, &mut count, found.as_mut_ptr(), $workspace.pointer, $workspace.bytes)
         };
-        checked(stringify!($find), status.result())?;
+        // A shape that cuDNN does not know at all is told by one of a family of statuses.
+        let count = match format!("{status:?}").starts_with("CUDNN_STATUS_NOT_SUPPORTED") {
+            true => 0,
+            false => {
+                checked(stringify!($find), status.result())?;
+                count
+            }
+        };
         let usable = found.iter().take(count as usize).find(|found| {
             found.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
                 && found.determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC
@@ -212,9 +242,9 @@ impl Plan {
         key: Key,
         Pointers { a, b, output }: Pointers,
         workspace: Workspace,
-    ) -> Result<Self> {
+    ) -> Result<Option<Self>> {
         let descriptors = Descriptors::new::<T>(&key)?;
-        let Descriptors { input: x, weight: w, output: y, convolution: c } = descriptors;
+        let &Descriptors { input: x, weight: w, output: y, convolution: c } = &descriptors;
         let found = match key.part {
             Part::Forward => fastest!(
                 sys::cudnnFindConvolutionForwardAlgorithmEx,
@@ -259,18 +289,13 @@ impl Plan {
             )
             .map(|(algorithm, math, bytes)| (Algorithm::BackwardFilter(algorithm), math, bytes)),
         };
-        let Some((algorithm, math, workspace_bytes)) = found else {
-            bail!(
-                "conv3d: cuDNN has no deterministic algorithm for {:?} of {:?} in {} with {} bytes beside it",
-                key.part,
-                key.geometry,
-                key.element,
-                workspace.bytes
-            );
-        };
-        // SAFETY: the descriptor is the plan's own.
-        checked("cudnnSetConvolutionMathType", unsafe { result::set_convolution_math_type(c, math) })?;
-        Ok(Self { descriptors, algorithm, workspace_bytes })
+        let Some((algorithm, math, workspace_bytes)) = found else { return Ok(None) };
+        // Exact products of f32 stay exact, whatever was timed.
+        if !key.exact() {
+            // SAFETY: the descriptor is the plan's own.
+            checked("cudnnSetConvolutionMathType", unsafe { result::set_convolution_math_type(c, math) })?;
+        }
+        Ok(Some(Self { descriptors, algorithm, workspace_bytes }))
     }
 
     #[expect(unsafe_code, reason = "cuDNN is called")]
@@ -284,7 +309,7 @@ impl Plan {
         let (one, zero) = (1.0f32, 0.0f32);
         let (one, zero) = ((&raw const one).cast::<c_void>(), (&raw const zero).cast::<c_void>());
         let Workspace { pointer, bytes } = workspace;
-        let Descriptors { input: x, weight: w, output: y, convolution: c } = self.descriptors;
+        let &Descriptors { input: x, weight: w, output: y, convolution: c } = &self.descriptors;
         // SAFETY: the pointers are to contiguous arrays of the shapes that the descriptors hold, because the plan was
         // made for the same key; the workspace has at least the bytes that the algorithm asked for.
         let result = unsafe {
@@ -305,7 +330,6 @@ impl Plan {
 }
 
 /// Shapes and types of a convolution, in cuDNN's words.
-#[derive(Clone, Copy)]
 struct Descriptors {
     input: sys::cudnnTensorDescriptor_t,
     weight: sys::cudnnFilterDescriptor_t,
@@ -313,16 +337,15 @@ struct Descriptors {
     convolution: sys::cudnnConvolutionDescriptor_t,
 }
 
-impl Drop for Plan {
+impl Drop for Descriptors {
     #[expect(unsafe_code, reason = "descriptors are given back")]
     fn drop(&mut self) {
-        let Descriptors { input, weight, output, convolution } = self.descriptors;
-        // SAFETY: the plan owns its descriptors, and nothing uses them behind this. Errors are of no use here.
+        // SAFETY: they were created by `new` and are not used behind this. Errors are of no use here.
         unsafe {
-            let _ = result::destroy_tensor_descriptor(input);
-            let _ = result::destroy_filter_descriptor(weight);
-            let _ = result::destroy_tensor_descriptor(output);
-            let _ = result::destroy_convolution_descriptor(convolution);
+            let _ = result::destroy_tensor_descriptor(self.input);
+            let _ = result::destroy_filter_descriptor(self.weight);
+            let _ = result::destroy_tensor_descriptor(self.output);
+            let _ = result::destroy_convolution_descriptor(self.convolution);
         }
     }
 }
@@ -343,10 +366,10 @@ impl Descriptors {
         let [d, h, w] = g.kernel;
         let kernel = ints([g.out_channels, g.in_channels, d, h, w])?;
         let (padding, stride, dilation) = (ints(g.padding)?, ints(g.stride)?, [1; 3]);
-        let math = match key.reduced_precision || key.element != f32::NAME {
-            true => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
+        let math = match key.exact() {
             // The default would round f32 to TF32.
-            false => sys::cudnnMathType_t::CUDNN_FMA_MATH,
+            true => sys::cudnnMathType_t::CUDNN_FMA_MATH,
+            false => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
         };
         // SAFETY: the descriptors were just created, and the arrays have as many numbers as is said.
         unsafe {
