@@ -76,10 +76,19 @@ pub(crate) fn is_out_of_memory(error: &candle_core::Error) -> bool {
         .any(|name| told.contains(name))
 }
 
-#[cfg(all(test, not(feature = "cuda")))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
+    #[test]
+    fn want_of_memory_is_known_by_its_name() {
+        // As candle hands on what the driver says.
+        let told = |message: &str| candle_core::Error::Cuda(message.into());
+        assert!(is_out_of_memory(&told("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")")));
+        assert!(!is_out_of_memory(&told("DriverError(CUDA_ERROR_INVALID_VALUE, \"invalid argument\")")));
+    }
+
+    #[cfg(not(feature = "cuda"))]
     #[test]
     fn without_gpu_support_there_is_none() {
         assert_eq!(gpus().unwrap_err().to_string(), "this argent was built without GPU support");

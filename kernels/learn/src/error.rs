@@ -98,3 +98,16 @@ impl From<candle_core::Error> for Error {
         Self::Tensor(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_memory_says_what_fits() {
+        let told = |fits| Error::OutOfMemory { batch: 8, shape: [96, 192, 192], fits }.to_string();
+        let lack = "the device has too little memory for a step with 8 volumes of 96 x 192 x 192 voxels; ";
+        assert_eq!(told(Some(2)), format!("{lack}a batch of 2 fits"));
+        assert_eq!(told(None), format!("{lack}not even one fits; use a smaller crop, or a coarser grid"));
+    }
+}
