@@ -246,6 +246,113 @@ __device__ void unfold(Unfolding u, size_t first, size_t rows, const T *source, 
     }
 }
 
+// The sizes of one pooling. Triples are along D, H, W.
+struct Windows {
+    int input[3], output[3], kernel[3], stride[3], padding[3];
+    int channels;
+};
+
+// The voxels of the input that a position of the output looks at along one axis: `start` up to `end`.
+__device__ void window(const Windows &w, int axis, int position, int &start, int &end) {
+    start = position * w.stride[axis] - w.padding[axis];
+    end = start + w.kernel[axis];
+    if (start < 0) start = 0;
+    if (end > w.input[axis]) end = w.input[axis];
+}
+
+// The place of the first largest value of a window in its sample, and the value; a NaN is the largest value.
+template <typename T>
+__device__ size_t largest(const Windows &w, const T *sample, int channel, const int position[3], float &value) {
+    int start[3], end[3];
+    for (int axis = 0; axis < 3; ++axis) window(w, axis, position[axis], start[axis], end[axis]);
+    size_t best = 0;
+    bool found = false;
+    for (int d = start[0]; d < end[0]; ++d)
+        for (int h = start[1]; h < end[1]; ++h)
+            for (int x = start[2]; x < end[2]; ++x) {
+                size_t at = ((size_t(d) * w.input[1] + h) * w.input[2] + x) * w.channels + channel;
+                float here = to_float(sample[at]);
+                if (!found || here > value || (here != here && value == value)) {
+                    found = true;
+                    best = at;
+                    value = here;
+                }
+            }
+    return best;
+}
+
+// An element's channel, its place along D, H, W of a grid, and its sample.
+__device__ size_t locate(size_t element, int channels, const int grid[3], int &channel, int place[3]) {
+    channel = int(element % channels);
+    element /= channels;
+    for (int axis = 2; axis >= 0; --axis) {
+        place[axis] = int(element % grid[axis]);
+        element /= grid[axis];
+    }
+    return element;
+}
+
+__device__ size_t sample_size(const Windows &w, const int grid[3]) {
+    return size_t(grid[0]) * grid[1] * grid[2] * w.channels;
+}
+
+template <typename T> __device__ void max_pool(Windows w, size_t total, const T *x, T *y) {
+    for (size_t i = thread_index(); i < total; i += thread_count()) {
+        int channel, place[3];
+        size_t sample = locate(i, w.channels, w.output, channel, place);
+        float value = 0.f;
+        largest(w, x + sample * sample_size(w, w.input), channel, place, value);
+        from_float(y + i, value);
+    }
+}
+
+template <typename T> __device__ void average_pool(Windows w, size_t total, const T *x, T *y) {
+    float share = 1.f / float(w.kernel[0] * w.kernel[1] * w.kernel[2]);
+    for (size_t i = thread_index(); i < total; i += thread_count()) {
+        int channel, place[3], start[3], end[3];
+        size_t sample = locate(i, w.channels, w.output, channel, place);
+        for (int axis = 0; axis < 3; ++axis) window(w, axis, place[axis], start[axis], end[axis]);
+        const T *from = x + sample * sample_size(w, w.input) + channel;
+        float sum = 0.f;
+        for (int d = start[0]; d < end[0]; ++d)
+            for (int h = start[1]; h < end[1]; ++h)
+                for (int v = start[2]; v < end[2]; ++v)
+                    sum += to_float(from[((size_t(d) * w.input[1] + h) * w.input[2] + v) * w.channels]);
+        from_float(y + i, sum * share);
+    }
+}
+
+// The gradient of every voxel, collected from the windows that it lies in: of those whose largest value it is, or of
+// all in equal shares. Nothing is added in memory, so that the order is fixed.
+template <typename T, bool MAX>
+__device__ void pool_gradient(Windows w, size_t total, const T *x, const T *dy, T *dx) {
+    float share = MAX ? 1.f : 1.f / float(w.kernel[0] * w.kernel[1] * w.kernel[2]);
+    for (size_t i = thread_index(); i < total; i += thread_count()) {
+        int channel, place[3], first[3], last[3];
+        size_t sample = locate(i, w.channels, w.input, channel, place);
+        for (int axis = 0; axis < 3; ++axis) {
+            // Windows p with p stride - padding <= place < p stride - padding + kernel.
+            int padded = place[axis] + w.padding[axis];
+            first[axis] = padded < w.kernel[axis] ? 0 : (padded - w.kernel[axis]) / w.stride[axis] + 1;
+            last[axis] = padded / w.stride[axis];
+            if (last[axis] >= w.output[axis]) last[axis] = w.output[axis] - 1;
+        }
+        const T *values = x + sample * sample_size(w, w.input);
+        const T *gradients = dy + sample * sample_size(w, w.output) + channel;
+        size_t mine = i - sample * sample_size(w, w.input);
+        float sum = 0.f;
+        for (int d = first[0]; d <= last[0]; ++d)
+            for (int h = first[1]; h <= last[1]; ++h)
+                for (int v = first[2]; v <= last[2]; ++v) {
+                    int position[3] = {d, h, v};
+                    float value = 0.f;
+                    if (!MAX || largest(w, values, channel, position, value) == mine)
+                        sum += to_float(gradients[((size_t(d) * w.output[1] + h) * w.output[2] + v) * w.channels]);
+                }
+        from_float(dx + i, sum * share);
+    }
+}
+
 } // namespace
 
 #define FOR_TYPE(NAME, T, V)                                                                                           \
@@ -293,6 +400,18 @@ FOR_TYPE(bf16_wide, __nv_bfloat16, WIDTH<__nv_bfloat16>)
     extern "C" __global__ void unfold_transposed_##NAME(Unfolding u, size_t first, size_t rows, const T *source,      \
                                                         T *columns) {                                                  \
         unfold<T, true>(u, first, rows, source, columns);                                                              \
+    }                                                                                                                  \
+    extern "C" __global__ void max_pool_##NAME(Windows w, size_t total, const T *x, T *y) {                            \
+        max_pool<T>(w, total, x, y);                                                                                   \
+    }                                                                                                                  \
+    extern "C" __global__ void average_pool_##NAME(Windows w, size_t total, const T *x, T *y) {                        \
+        average_pool<T>(w, total, x, y);                                                                               \
+    }                                                                                                                  \
+    extern "C" __global__ void max_pool_gradient_##NAME(Windows w, size_t total, const T *x, const T *dy, T *dx) {     \
+        pool_gradient<T, true>(w, total, x, dy, dx);                                                                   \
+    }                                                                                                                  \
+    extern "C" __global__ void average_pool_gradient_##NAME(Windows w, size_t total, const T *x, const T *dy, T *dx) { \
+        pool_gradient<T, false>(w, total, x, dy, dx);                                                                  \
     }                                                                                                                  \
     extern "C" __global__ void by_tap_##NAME(int outputs, int taps, int channels, const T *weight, T *ordered) {       \
         size_t total = size_t(outputs) * taps * channels;                                                              \

@@ -52,6 +52,9 @@ mod matrix;
 mod optimiser_cuda;
 mod parameters;
 #[cfg(feature = "cuda")]
+#[cfg_attr(not(test), expect(dead_code, reason = "pooling over windows is not in `pool` yet"))]
+mod pool_cuda;
+#[cfg(feature = "cuda")]
 mod residual_cuda;
 mod resnet;
 mod run;

@@ -14,6 +14,7 @@ use crate::conv_cuda::{Route, convolve};
 use crate::conv_cudnn::Cudnn;
 use crate::device::{Device, gpus};
 use crate::goldens::{assert_close, values, wave_var};
+use crate::pool_cuda::{Pooling, pool3d_channels_last};
 use crate::residual::add_relu;
 
 /// The first GPU, or nothing where there is none and none is required.
@@ -200,6 +201,32 @@ fn the_rectified_sum_and_its_gradient() {
     let nan = Tensor::new(&[f32::NAN, -1.0], &device).unwrap();
     let kept = numbers(&add_relu(&nan, &nan).unwrap());
     assert!(kept[0].is_nan() && kept[1] == 0.0, "a NaN must not become a zero");
+}
+
+/// Windows written out: of one channel, 2 x 3 x 4 voxels counted upward, and the gradients of their sum.
+#[test]
+fn pools_and_their_gradients() {
+    let Some(device) = gpu() else { return };
+    let x = Tensor::arange(0f32, 24.0, &device).unwrap().reshape((1, 2, 3, 4, 1)).unwrap();
+    let x = Var::from_tensor(&x).unwrap();
+    let pool = |pooling, kernel, stride, padding| {
+        let y = pool3d_channels_last(&x, pooling, kernel, stride, padding).unwrap();
+        let gradients = y.sum_all().unwrap().backward().unwrap();
+        (numbers(&y), numbers(gradients.get(&x).unwrap()))
+    };
+    let (y, dx) = pool(Pooling::Max, [1, 3, 3], [1, 2, 2], [0, 1, 1]);
+    assert_eq!(y, [5.0, 7.0, 9.0, 11.0, 17.0, 19.0, 21.0, 23.0]);
+    let largest: Vec<usize> = (0..24).filter(|&voxel| dx[voxel] == 1.0).collect();
+    assert_eq!((largest, dx.iter().sum::<f64>()), (vec![5, 7, 9, 11, 17, 19, 21, 23], 8.0));
+    let (y, dx) = pool(Pooling::Average, [2, 2, 2], [2, 2, 2], [0, 0, 0]);
+    assert_eq!(y, [8.5, 10.5]);
+    assert_eq!(dx[..12], [0.125, 0.125, 0.125, 0.125, 0.125, 0.125, 0.125, 0.125, 0.0, 0.0, 0.0, 0.0]);
+    let (y, dx) = pool(Pooling::Average, [1, 2, 2], [1, 2, 2], [0, 1, 1]);
+    assert_eq!(y[..6], [0.0, 0.75, 0.75, 3.0, 7.5, 4.5]);
+    assert_eq!(dx, [0.25; 24]);
+    let nan = Tensor::new(&[f32::NAN, 1.0], &device).unwrap().reshape((1, 1, 1, 2, 1)).unwrap();
+    let kept = numbers(&pool3d_channels_last(&nan, Pooling::Max, [1, 1, 2], [1; 3], [0; 3]).unwrap());
+    assert!(kept[0].is_nan(), "a NaN must not be hidden");
 }
 
 #[test]
