@@ -19,6 +19,7 @@ use arrow::datatypes::Float64Type;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::gpus::device_of;
 use crate::sights::{self, Sight};
 use crate::train::augment::Augment;
 use crate::train::course::{self, history_columns, history_fields};
@@ -290,8 +291,9 @@ impl Operator for TrainClassifier {
         };
         let config = self.config(cohort.findings, sight, &data)?;
         let every = Duration::from_secs_f64(self.checkpoint_seconds);
+        let device = device_of(io);
         let trained = course::train(io, every, &cohort.files, |resume, observer| {
-            classifier::train(&config, &data, resume, observer)
+            classifier::train(&config, &data, device, resume, observer)
         })?;
         if trained.without_weight > 0 {
             let count = trained.without_weight;
