@@ -271,6 +271,30 @@ fn a_trained_encoder_scores_embeds_and_is_measured() {
         map_ct_clip_cumulative,1,true,true,true,true
         map_ct_clip_cumulative,5,true,true,true,true"#]],
     );
+    let last = ran(&sandbox, "train.clip");
+    assert_eq!(last.last().map(String::as_str), Some("pair made 1 0 0"));
+    let question = "select count(*), max(step), min(train_loss) > 0 from pair.history";
+    answers(&sandbox, "train.clip", question, expect!["4,4,true"]);
+    ran(&sandbox, "embed.text");
+    let question = "select count(*) = (select count(*) from reports), min(array_length(vector)), max(array_length(vector)) from texts";
+    answers(&sandbox, "embed.text", question, expect!["true,32,32"]);
+    let question = "select k, value between 0 and 1 from retrieval order by k";
+    answers(
+        &sandbox,
+        "embed.text",
+        question,
+        expect![[r#"
+        1,true
+        5,true"#]],
+    );
+    ran(&sandbox, "eval.zero_shot");
+    let question = "select finding, n = (select count(*) from split where part = 'test') as every_test_volume, \
+                    auc between 0 and 1 as has_auc from scores";
+    let expected = expect![[r#"
+        cardiomegaly,true,true
+        lung_nodule,true,true
+        pleural_effusion,true,true"#]];
+    answers(&sandbox, "eval.zero_shot", question, expected);
 }
 
 /// The names of the examples.

@@ -233,7 +233,7 @@ fn dicom_x_rays_are_light_on_dark_and_say_their_window() {
         mueller-1,dicom,MONOCHROME1,true,DX,8,"[0.1, 0.2]","[95.5, 215.5]",155.0
         mueller-2,dicom,MONOCHROME2,false,DX,8,,,100.0"#]]
     .assert_eq(&sandbox.sql(question).join("\n"));
-    expect![[r#"mueller-2,window,"the file has no VOI window, expected its center and width; choose percentiles, or leave the image out""#]].assert_eq(&sandbox.sql("select id, kind, message from prepared.errors").join("\n"));
+    expect![[r#"mueller-2,window,"the file has no VOI window, expected its center and width, or a table; choose percentiles, or leave the image out""#]].assert_eq(&sandbox.sql("select id, kind, message from prepared.errors").join("\n"));
     expect![[r#"
         255 254 169
         84 0 0"#]]

@@ -50,6 +50,7 @@ mod sweep;
 mod tidy;
 mod tiny_model;
 mod torture;
+mod training;
 mod trial;
 mod verify;
 mod volumes;

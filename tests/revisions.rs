@@ -17,10 +17,13 @@ use crate::sandbox::{Sandbox, root};
 
 /// Operators that multiply matrices, whose sums differ in the last digits between processors, and the columns
 /// that show it: their numbers are compared with a tolerance, and the digest is of the rest.
-const LEARNED: [(&str, &[&str]); 3] = [
+const LEARNED: [(&str, &[&str]); 6] = [
     ("embed.images", &["vector"]),
+    ("embed.text", &["vector"]),
+    ("eval.zero_shot", &["auc", "auc_low", "auc_high"]),
     ("predict", &["score"]),
     ("train.classifier", &["train_loss", "val_loss", WEIGHTS]),
+    ("train.clip", &["train_loss", "gradient_norm", WEIGHTS]),
 ];
 
 /// A digest of such numbers, which says nothing more than they do.
@@ -366,6 +369,18 @@ steps:
     with: { model: resnet3d-tiny, epochs: 1, batch: 2, augment: { flip: [x] }, view: { window_hu: [-1000, 600], canvas: [20, 20, 16], crop: [18, 18, 14] } }
   predictions: { use: predict, from: { weights: encoder, volumes: grid } }
   vectors: { use: embed.images, from: { weights: encoder, volumes: grid } }
+  notes: { use: sql, from: { drawn: drawn }, with: { keys: [id], query: "select id, 'Volume ' || id || ', effusion ' || state || '.' as findings from drawn where finding = 'effusion'" } }
+  pair:
+    use: train.clip
+    from: { volumes: grid, reports: notes, split: parts, image_init: encoder }
+    match: { split: patient }
+    with: { model: resnet3d-tiny, sections: [findings], text_encoder: { small: { values: 16, layers: 1 } }, similarity: cosine, dim: 8, steps: 2, batch: 3, lr: 0.001, view: { window_hu: [-1000, 600], canvas: [20, 20, 16] } }
+  told: { use: embed.text, from: { weights: pair, reports: notes }, with: { sections: [findings] } }
+  prompted:
+    use: eval.zero_shot
+    from: { weights: pair, volumes: grid, labels: drawn, split: parts }
+    match: { split: patient }
+    with: { part: train, prompts: [{ id: effusion, positive: There is an effusion., negative: There is no effusion. }], bootstrap: { draws: 20 } }
 "#;
 
 const PACK: &str = "name: small

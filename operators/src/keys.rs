@@ -233,6 +233,8 @@ steps:
   review: { use: review.export, from: { labels: rules, reports: reports }, with: { findings: pack.yaml } }
   reviewed: { use: review.import, from: { reports: reports }, with: { path: reviewed.csv, findings: pack.yaml } }
   split: { use: split.groups, from: reports, with: { by: id, parts: { dev: 0.5, test: 0.5 } } }
+  pairs: { use: command, from: rules, with: { run: \"sh count.sh {in} {out}\", inputs: [count.sh], outputs: { main: { columns: { id: id, weights: file, voxels: file }, keys: [id] } } } }
+  prompted: { use: eval.zero_shot, from: { weights: pairs, volumes: pairs, labels: rules, split: split }, with: { template: p1, findings: pack.yaml } }
   sweep: { use: prompt.sweep, from: { reports: reports, truth: truth, split: split }, with: { prompts: swept.md, findings: pack.yaml, endpoint: { base_url: \"http://127.0.0.1:1/v1\", model: m } } }
 ";
     if cfg!(feature = "sql") { format!("{steps}{query}") } else { steps.to_owned() }

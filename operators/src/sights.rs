@@ -24,14 +24,23 @@ pub(crate) enum Sight {
     Images,
 }
 
-/// The two ports.
+/// The two ports of an operator that applies weights.
 pub(crate) fn ports() -> Vec<Port> {
+    with_volumes_of(&[Needed::text("id"), Needed::files("voxels")])
+}
+
+/// The two ports of an operator that trains, which must know that volumes lie on one grid.
+pub(crate) fn training_ports() -> Vec<Port> {
+    with_volumes_of(&[Needed::text("id"), Needed::files("voxels"), Needed::lists("spacing_mm")])
+}
+
+fn with_volumes_of(columns: &[Needed]) -> Vec<Port> {
     let optional = |name, doc, columns: &[Needed]| Port { optional: true, ..Port::new(name, doc, columns) };
     vec![
         optional(
             VOLUMES,
             "Volumes on one grid, as `volumes.resample` makes them; or fill `images`.",
-            &[Needed::text("id"), Needed::files("voxels"), Needed::lists("spacing_mm")],
+            columns,
         ),
         optional(
             IMAGES,

@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }),
     };
     println!("seconds loss");
-    train(&config, &data, Device::Cuda(0), None, &mut |progress| {
+    train(&config, &data, None, Device::Cuda(0), None, &mut |progress| {
         if let Progress::Step { record, .. } = progress {
             println!("{:.5} {:.5}", record.seconds, record.loss);
         }

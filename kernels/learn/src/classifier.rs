@@ -20,7 +20,8 @@ use crate::weights::Weights;
 
 /// Fits a classifier to `data`: masked binary cross-entropy.
 ///
-/// `observer` hears of every step, epoch and checkpoint on the calling thread. With `resume`, the bytes of a checkpoint
+/// It starts from `init`, weights of the same network and classes, or else from weights drawn from the seed. `observer`
+/// hears of every step, epoch and checkpoint on the calling thread. With `resume`, the bytes of a checkpoint
 /// of the same settings and targets, the training goes on behind it and ends with the same weights, bit for bit, as
 /// one that was never stopped (on the CPU, on the same processor type).
 ///
@@ -34,17 +35,17 @@ use crate::weights::Weights;
 pub fn train(
     config: &ClassifierConfig,
     data: &ClassifierData,
+    init: Option<&Weights>,
     device: Device,
     resume: Option<&[u8]>,
     observer: &mut Observer,
 ) -> Result<Trained, Error> {
     config.check()?;
     let plan = data.plan(config)?;
-    let digest = data.digest(config)?;
+    let network = start(config, init, device)?;
+    let digest = data.digest(config, &network)?;
     let settings = &config.settings;
     let resume = resumed(resume, &digest)?;
-    let builder = Builder::seeded(settings.seed).on(&device.open()?);
-    let network = Network::build(config.model, config.classes.len(), builder)?;
     let mut learner = Classifier { config, data, network, validation: Vec::new() };
     let Finished { arrays, history } =
         course::train(settings, &plan, &data.load, &mut learner, &digest, resume, observer)?;
@@ -53,6 +54,24 @@ pub fn train(
     let used = plan.train.len() + plan.validation.len();
     let given = data.parts.iter().filter(|part| **part != Part::Unused).count();
     Ok(Trained { weights: weights.to_bytes()?, history, without_weight: given - used })
+}
+
+/// The network before its first step.
+fn start(config: &ClassifierConfig, init: Option<&Weights>, device: Device) -> Result<Network, Error> {
+    let (device, classes) = (device.open()?, config.classes.len());
+    let Some(init) = init else {
+        return Network::build(config.model, classes, Builder::seeded(config.settings.seed).on(&device));
+    };
+    if (init.model, &init.classes) != (config.model, &config.classes) {
+        return Err(Error::Setting(format!(
+            "the weights to start from are of {} for {}, expected {} for {}",
+            init.model,
+            init.classes.join(", "),
+            config.model,
+            config.classes.join(", ")
+        )));
+    }
+    Network::build(init.model, classes, Builder::stored(init.arrays.clone()).on(&device))
 }
 
 /// The settings of a classifier's training.
@@ -363,11 +382,14 @@ impl ClassifierData<'_> {
         (rows(&self.targets), rows(&self.weights))
     }
 
-    /// What a checkpoint must agree on.
-    fn digest(&self, config: &ClassifierConfig) -> Result<String, Error> {
+    /// What a checkpoint must agree on: the settings, the weights that the training starts from, and the targets.
+    fn digest(&self, config: &ClassifierConfig, start: &Network) -> Result<String, Error> {
         let config = serde_json::to_string(config).map_err(|error| Error::Setting(error.to_string()))?;
         let mut hasher = blake3::Hasher::new();
         hasher.update(config.as_bytes());
+        for value in start.parameters.arrays()?.values().flat_map(|array| &array.values) {
+            hasher.update(&value.to_le_bytes());
+        }
         for value in self.targets.iter().chain(&self.weights) {
             hasher.update(&value.to_le_bytes());
         }
@@ -385,6 +407,7 @@ mod tests {
     use crate::batches::Voxels;
     use crate::history::{Answer, Progress};
     use crate::infer::Model;
+    use crate::pretrained::{Head, StateDict, Stem, Transfer};
     use crate::schedule::Schedule;
     use crate::settings::{OptimiserKind, Select};
     use crate::view::View;
@@ -454,7 +477,7 @@ mod tests {
     #[test]
     fn learns_what_can_be_seen_and_predicts_it() {
         let config = with(|settings| settings.epochs = 8);
-        let trained = train(&config, &data(24), Device::Cpu, None, &mut go_on).unwrap();
+        let trained = train(&config, &data(24), None, Device::Cpu, None, &mut go_on).unwrap();
         let epochs = &trained.history.epochs;
         assert_eq!((epochs.len(), trained.history.steps.len()), (8, 8 * 5));
         assert!(epochs[7].validation_loss.unwrap() < 0.2, "{epochs:?}");
@@ -484,7 +507,7 @@ mod tests {
                 Progress::Epoch(_) => Answer::Keep,
                 Progress::Step { .. } => Answer::GoOn,
             };
-            let whole = train(&config, &data, Device::Cpu, None, &mut keep).unwrap();
+            let whole = train(&config, &data, None, Device::Cpu, None, &mut keep).unwrap();
             // Nine training samples in batches of four are three steps an epoch: every other checkpoint lies before a
             // validation.
             assert_eq!(checkpoints.len(), 6);
@@ -496,7 +519,7 @@ mod tests {
                     _ => Answer::GoOn,
                 };
                 let Err(Error::Stopped { step, checkpoint }) =
-                    train(&config, &data, Device::Cpu, None, &mut stop)
+                    train(&config, &data, None, Device::Cpu, None, &mut stop)
                 else {
                     panic!("the training went on");
                 };
@@ -504,11 +527,59 @@ mod tests {
                 resume_from.push(checkpoint);
             }
             for checkpoint in &resume_from {
-                let resumed = train(&config, &data, Device::Cpu, Some(checkpoint), &mut go_on).unwrap();
+                let resumed = train(&config, &data, None, Device::Cpu, Some(checkpoint), &mut go_on).unwrap();
                 assert!(resumed.weights == whole.weights, "the weights differ");
                 assert_eq!(losses(&resumed.history), losses(&whole.history));
             }
         }
+    }
+
+    #[test]
+    fn starts_from_the_weights_of_an_earlier_training() {
+        let transfer = |head| Transfer { stem: Stem::Published, head };
+        let short = with(|settings| settings.epochs = 1);
+        let earlier =
+            train(&with(|settings| settings.epochs = 8), &data(24), None, Device::Cpu, None, &mut go_on)
+                .unwrap();
+        let file = StateDict::from_bytes(&earlier.weights).unwrap();
+        let starting = |model, classes: &[&str], head| {
+            let classes = classes.iter().map(|class| (*class).to_owned()).collect();
+            Weights::pretrained(model, classes, short.settings.view.clone(), 7, &file, transfer(head))
+        };
+        let (whole, coverage) = starting(ModelKind::ResNet3dTiny, &["high", "low"], Head::Published).unwrap();
+        assert_eq!((whole.to_bytes().unwrap(), coverage.new.len()), (earlier.weights.clone(), 0));
+        let first_loss = |init: Option<&Weights>| {
+            train(&short, &data(24), init, Device::Cpu, None, &mut go_on).unwrap().history.steps[0].loss
+        };
+        assert!(first_loss(Some(&whole)) < 0.5 * first_loss(None));
+        let (_, coverage) = starting(ModelKind::ResNet3dTiny, &["other"], Head::New).unwrap();
+        assert_eq!((coverage.new, coverage.left_over.len()), (vec!["fc.bias".into(), "fc.weight".into()], 2));
+        let error = |model, classes: &[&str], head| starting(model, classes, head).unwrap_err().to_string();
+        assert_eq!(
+            error(ModelKind::DenseNet3dTiny, &["high", "low"], Head::New),
+            "the weights to start from are of resnet3d-tiny, expected densenet3d-tiny"
+        );
+        assert_eq!(
+            error(ModelKind::ResNet3dTiny, &["low", "high"], Head::Published),
+            "the head of the weights to start from tells high, low, expected low, high; take a new head"
+        );
+        let stop = |progress: Progress| match progress {
+            Progress::Step { .. } => Answer::Stop,
+            Progress::Epoch(_) | Progress::Checkpoint(_) => Answer::GoOn,
+        };
+        let Err(Error::Stopped { checkpoint, .. }) =
+            train(&short, &data(24), Some(&whole), Device::Cpu, None, &mut { stop })
+        else {
+            panic!("the training went on");
+        };
+        let error = train(&short, &data(24), None, Device::Cpu, Some(&checkpoint), &mut go_on)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            "the checkpoint is of other settings, targets, parts or weights to start from, expected the same"
+        );
+        train(&short, &data(24), Some(&whole), Device::Cpu, Some(&checkpoint), &mut go_on).unwrap();
     }
 
     #[test]
@@ -520,7 +591,7 @@ mod tests {
                 settings.view = View { canvas: Some([16, 16, 16]), ..View::default() };
             });
             config.model = ModelKind::Vit3dTiny;
-            let trained = train(&config, &data(8), Device::Cpu, None, &mut go_on).unwrap();
+            let trained = train(&config, &data(8), None, Device::Cpu, None, &mut go_on).unwrap();
             (Weights::from_bytes(&trained.weights).unwrap().arrays, trained.history.steps.len())
         };
         let ((whole, steps), (parts, _)) = (run(None), run(Some(1)));
@@ -538,7 +609,7 @@ mod tests {
     fn a_clipped_gradient_is_told_as_it_was() {
         let norms = |clip: Option<f64>| {
             let config = with(|settings| (settings.clip_norm, settings.epochs) = (clip, 1));
-            let steps = train(&config, &data(8), Device::Cpu, None, &mut go_on).unwrap().history.steps;
+            let steps = train(&config, &data(8), None, Device::Cpu, None, &mut go_on).unwrap().history.steps;
             steps.into_iter().map(|step| step.gradient_norm).collect::<Vec<_>>()
         };
         assert_eq!(norms(None), [None, None]);
@@ -548,8 +619,9 @@ mod tests {
 
     #[test]
     fn the_weights_of_the_best_epoch_are_the_result() {
-        let best = train(&with(|s| s.select = Select::LowestLoss), &data(12), Device::Cpu, None, &mut go_on)
-            .unwrap();
+        let best =
+            train(&with(|s| s.select = Select::LowestLoss), &data(12), None, Device::Cpu, None, &mut go_on)
+                .unwrap();
         let lowest = best
             .history
             .epochs
@@ -563,7 +635,7 @@ mod tests {
             _ => Answer::GoOn,
         };
         let Err(Error::Stopped { checkpoint, .. }) =
-            train(&config(), &data(12), Device::Cpu, None, &mut stop)
+            train(&config(), &data(12), None, Device::Cpu, None, &mut stop)
         else {
             panic!("the training went on");
         };
@@ -571,8 +643,9 @@ mod tests {
         assert!(Weights::from_bytes(&best.weights).unwrap().arrays == then);
         let mut without = data(12);
         without.parts.iter_mut().filter(|part| **part == Part::Validation).for_each(|p| *p = Part::Unused);
-        let error = train(&with(|s| s.select = Select::HighestMcc), &without, Device::Cpu, None, &mut go_on)
-            .unwrap_err();
+        let error =
+            train(&with(|s| s.select = Select::HighestMcc), &without, None, Device::Cpu, None, &mut go_on)
+                .unwrap_err();
         assert!(error.to_string().contains("expected a validation part"), "{error}");
     }
 
@@ -591,7 +664,7 @@ mod tests {
         let image =
             move |sample| (Voxels::Grey((0..480).map(|place| pixel(sample, place)).collect()), [24, 20, 1]);
         let images = ClassifierData { load: Box::new(move |sample| Ok(image(sample))), ..data(16) };
-        let trained = train(&config, &images, Device::Cpu, None, &mut go_on).unwrap();
+        let trained = train(&config, &images, None, Device::Cpu, None, &mut go_on).unwrap();
         let model = Model::load(&trained.weights, Device::Cpu).unwrap();
         for sample in 20..24 {
             let (pixels, shape) = image(sample);
@@ -625,7 +698,7 @@ mod tests {
                     ..Augment::default()
                 };
             });
-            pool.install(|| train(&config, &data(8), Device::Cpu, None, &mut go_on)).unwrap().weights
+            pool.install(|| train(&config, &data(8), None, Device::Cpu, None, &mut go_on)).unwrap().weights
         };
         let one = run(1, 3);
         assert!(one == run(4, 3), "one and four threads differ");
@@ -635,7 +708,7 @@ mod tests {
     #[test]
     fn weights_survive_their_file_form() {
         let config = with(|settings| settings.epochs = 1);
-        let bytes = train(&config, &data(4), Device::Cpu, None, &mut go_on).unwrap().weights;
+        let bytes = train(&config, &data(4), None, Device::Cpu, None, &mut go_on).unwrap().weights;
         let weights = Weights::from_bytes(&bytes).unwrap();
         assert_eq!(
             (weights.model, &weights.classes, &weights.view),
@@ -649,13 +722,15 @@ mod tests {
     #[test]
     fn a_checkpoint_of_other_settings_is_refused() {
         let mut stop = |_: Progress| Answer::Stop;
-        let Err(Error::Stopped { checkpoint, .. }) = train(&config(), &data(4), Device::Cpu, None, &mut stop)
+        let Err(Error::Stopped { checkpoint, .. }) =
+            train(&config(), &data(4), None, Device::Cpu, None, &mut stop)
         else {
             panic!("the training went on");
         };
         let other = with(|settings| settings.lr = 1e-3);
-        let error =
-            train(&other, &data(4), Device::Cpu, Some(&checkpoint), &mut go_on).unwrap_err().to_string();
+        let error = train(&other, &data(4), None, Device::Cpu, Some(&checkpoint), &mut go_on)
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("the checkpoint is of other settings"), "{error}");
         let error = Model::load(&checkpoint, Device::Cpu).unwrap_err().to_string();
         assert!(error.contains("metadata is not as expected"), "{error}");
@@ -664,7 +739,7 @@ mod tests {
     #[test]
     fn failures_stop_the_training() {
         let fail = |config: &ClassifierConfig, data: ClassifierData| {
-            train(config, &data, Device::Cpu, None, &mut go_on).unwrap_err().to_string()
+            train(config, &data, None, Device::Cpu, None, &mut go_on).unwrap_err().to_string()
         };
         let load = |load: Box<LoadVoxels<'static>>| ClassifierData { load, ..data(4) };
         assert_eq!(
@@ -694,7 +769,7 @@ mod tests {
         let fail = |change: fn(&mut ClassifierData)| {
             let mut data = data(4);
             change(&mut data);
-            train(&config(), &data, Device::Cpu, None, &mut go_on).unwrap_err().to_string()
+            train(&config(), &data, None, Device::Cpu, None, &mut go_on).unwrap_err().to_string()
         };
         assert!(fail(|data| data.targets.truncate(7)).contains("7 targets and 8 weights"));
         assert!(fail(|data| data.targets[3] = f32::NAN).contains("sample 1 has target NaN"));
@@ -708,7 +783,7 @@ mod tests {
         data.weights[2..4].fill(0.0);
         data.load = Box::new(|sample| if sample == 1 { Err("loaded".into()) } else { Ok(volume(sample)) });
         let trained =
-            train(&with(|settings| settings.epochs = 1), &data, Device::Cpu, None, &mut go_on).unwrap();
+            train(&with(|settings| settings.epochs = 1), &data, None, Device::Cpu, None, &mut go_on).unwrap();
         assert_eq!(trained.without_weight, 1);
     }
 

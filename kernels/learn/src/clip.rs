@@ -686,7 +686,7 @@ mod tests {
             parts: vec![Part::Train; 4],
             load: Box::new(|sample| Ok(volume(sample))),
         };
-        let trained = classifier::train(&classifier, &samples, Device::Cpu, None, &mut go_on).unwrap();
+        let trained = classifier::train(&classifier, &samples, None, Device::Cpu, None, &mut go_on).unwrap();
         let weights = Weights::from_bytes(&trained.weights).unwrap();
         let clip = Clip::seeded(&config(Similarity::Dot), text(), Some(&weights), &Opened::Cpu).unwrap();
         for (name, array) in weights.arrays.iter().filter(|(name, _)| !name.starts_with("fc.")) {

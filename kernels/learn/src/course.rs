@@ -84,7 +84,8 @@ pub(crate) fn resumed(bytes: Option<&[u8]>, digest: &str) -> Result<Option<Check
     match checkpoint.run == digest {
         true => Ok(Some(checkpoint)),
         false => Err(Error::Checkpoint(
-            "the checkpoint is of other settings, targets or parts, expected the same".into(),
+            "the checkpoint is of other settings, targets, parts or weights to start from, expected the same"
+                .into(),
         )),
     }
 }
@@ -162,12 +163,13 @@ impl<'a> Course<'a> {
         let (loss, mut gradients) = found.map_err(|error| self.with_what_fits(error, batch))?;
         if !loss.is_finite() {
             return Err(Error::NotFinite {
-                what: format!("the loss {loss} at step {step} (try a lower learning rate, or a warm-up)"),
+                what: format!("the loss at step {step}"),
                 samples: batch.job.samples.clone(),
             });
         }
         let trainable = &self.learner.parameters().trainable;
-        if !self.gradients_checked {
+        // Where there is no loss, as in a batch of pairs that all have one text, there is no gradient to look for.
+        if !self.gradients_checked && loss != 0.0 {
             let exempt = |name: &str| self.learner.may_have_no_gradient(name);
             check_gradients(trainable, &gradients, &batch.job.samples, exempt)?;
             self.gradients_checked = true;

@@ -55,6 +55,9 @@ pub enum Error {
     Tensor(candle_core::Error),
 }
 
+/// How many variables a message names.
+const SHOWN: usize = 5;
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -75,12 +78,18 @@ impl fmt::Display for Error {
                 }
             }
             Self::Volume { sample, message } => write!(f, "volume of sample {sample}: {message}"),
-            Self::NoGradient { variables } => write!(
-                f,
-                "no gradient reaches {}, expected a non-zero one for every trainable variable; \
-                 check that the volumes are not constant and that the targets have weight",
-                variables.join(", ")
-            ),
+            Self::NoGradient { variables } => {
+                let shown = variables.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+                let more = match variables.len().saturating_sub(SHOWN) {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                write!(
+                    f,
+                    "no gradient reaches {shown}{more}, expected a non-zero one for every trainable variable; \
+                     check that the volumes are not constant and that the targets have weight"
+                )
+            }
             Self::NotFinite { what, .. } => write!(f, "{what} is not a finite number"),
             Self::Stopped { step, .. } => {
                 write!(f, "training was stopped after step {step}; resume it from the checkpoint")

@@ -1,7 +1,10 @@
 //! Reference values for the tests, from the scripts in `goldens/`, and checks against them and against finite differences.
 
 use candle_core::{Device, Tensor, Var};
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
+
+use crate::parameters::{Array, Arrays};
 
 /// One entry of `goldens/layers.json`, made with JAX.
 pub(crate) fn golden(key: &str) -> Value {
@@ -26,6 +29,16 @@ fn entry(text: &str, key: &str) -> Value {
 /// One entry of `goldens/steps_torch.json`, made with PyTorch.
 pub(crate) fn step_golden(key: &str) -> Value {
     entry(include_str!("../goldens/steps_torch.json"), key)
+}
+
+/// Arrays as a file that says nothing of itself, as others publish them.
+pub(crate) fn published_file(arrays: &Arrays) -> Vec<u8> {
+    let bytes = |array: &Array| array.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let bytes: Vec<Vec<u8>> = arrays.values().map(bytes).collect();
+    let view = |((name, array), bytes): ((_, &Array), _)| {
+        (name, TensorView::new(Dtype::F32, array.shape.clone(), bytes).unwrap())
+    };
+    safetensors::serialize(arrays.iter().zip(bytes.iter().map(Vec::as_slice)).map(view), None).unwrap()
 }
 
 pub(crate) fn numbers(value: &Value) -> Vec<f64> {

@@ -6,9 +6,12 @@ use std::path::Path;
 
 use candle_core::pickle::PthTensors;
 use candle_core::{DType, Device, Tensor};
+use serde::Deserialize;
 
 use crate::error::Error;
+use crate::model::ModelKind;
 use crate::parameters::{Array, Arrays};
+use crate::weights::header_if_any;
 
 /// The arrays of a file: safetensors, or what `torch.save` wrote of a state dict.
 #[derive(Clone, Debug)]
@@ -16,6 +19,17 @@ pub struct StateDict {
     arrays: BTreeMap<String, Tensor>,
     /// The key under which the file keeps them, where they are not at its top.
     wrapper: Option<&'static str>,
+    /// What the file says of itself, where a training of this program wrote it.
+    pub(crate) origin: Option<Origin>,
+}
+
+/// What weights of this program say of themselves.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Origin {
+    /// The network.
+    pub(crate) model: ModelKind,
+    /// Names of the classes that its head tells; none where it has no such head.
+    pub(crate) classes: Option<Vec<String>>,
 }
 
 /// Keys under which trainers keep the state dict of a network, beside that of the optimiser and others. The first
@@ -37,12 +51,14 @@ impl StateDict {
             std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut start));
         read.map_err(|error| unreadable(&error))?;
         if start != *b"PK" {
-            let arrays = candle_core::safetensors::load(path, &Device::Cpu).map_err(|error| {
+            let bytes = std::fs::read(path).map_err(|error| unreadable(&error))?;
+            let arrays = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|error| {
                 unreadable(&format!(
                     "{error}; expected safetensors, or what torch.save writes since PyTorch 1.6"
                 ))
             })?;
-            return Self::new(path, arrays.into_iter().collect(), None);
+            let origin = header_if_any(&bytes).map_err(|error| unreadable(&error))?;
+            return Self::new(&path.display(), arrays.into_iter().collect(), None, origin);
         }
         let top = PthTensors::new(path, None).map_err(|error| unreadable(&error))?;
         let mut found = (top, None);
@@ -62,22 +78,35 @@ impl StateDict {
                 arrays.insert(name.clone(), tensor);
             }
         }
-        Self::new(path, arrays, wrapper)
+        Self::new(&path.display(), arrays, wrapper, None)
+    }
+
+    /// Reads the weights that a training of this program returned.
+    ///
+    /// # Errors
+    /// If the bytes are something else.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        let unreadable =
+            |error: &dyn fmt::Display| Error::Format(format!("the weights cannot be read: {error}"));
+        let arrays = candle_core::safetensors::load_buffer(bytes, &Device::Cpu);
+        let arrays = arrays.map_err(|error| unreadable(&error))?.into_iter().collect();
+        let origin = header_if_any(bytes).map_err(|error| unreadable(&error))?;
+        Self::new(&"the file of weights", arrays, None, origin)
     }
 
     fn new(
-        path: &Path,
+        what: &dyn fmt::Display,
         arrays: BTreeMap<String, Tensor>,
         wrapper: Option<&'static str>,
+        origin: Option<Origin>,
     ) -> Result<Self, Error> {
         if arrays.is_empty() {
             return Err(Error::Format(format!(
-                "{} holds no arrays, expected a state dict at its top or under one of {}",
-                path.display(),
+                "{what} holds no arrays, expected a state dict at its top or under one of {}",
                 WRAPPERS.join(", ")
             )));
         }
-        Ok(Self { arrays, wrapper })
+        Ok(Self { arrays, wrapper, origin })
     }
 }
 
@@ -283,10 +312,9 @@ fn name_list<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::goldens::{assert_close, network_golden, values, wave};
+    use crate::goldens::{assert_close, network_golden, published_file, values, wave};
     use crate::model::ModelKind;
     use crate::network::{Mode, Network};
-    use crate::weights::write_arrays;
 
     const ALL: Transfer = Transfer { stem: Stem::Published, head: Head::Published };
 
@@ -299,7 +327,7 @@ mod tests {
         let renamed: Arrays = arrays.iter().map(|(name, array)| (rename(name), array.clone())).collect();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights.safetensors");
-        std::fs::write(&path, write_arrays(&renamed, &"no header").unwrap()).unwrap();
+        std::fs::write(&path, published_file(&renamed)).unwrap();
         StateDict::read(&path).unwrap()
     }
 
@@ -448,7 +476,7 @@ mod tests {
             let arrays = shapes
                 .into_iter()
                 .map(|(name, shape)| (name, Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap()));
-            let dict = StateDict { arrays: arrays.collect(), wrapper: None };
+            let dict = StateDict { arrays: arrays.collect(), wrapper: None, origin: None };
             let transfer = Transfer { stem, head: Head::New };
             Network::pretrained(kind, 3, 1, &dict, transfer).unwrap().1.to_string()
         };
@@ -497,7 +525,7 @@ mod tests {
         assert!(error(b"\x80\x02legacy pickle, with some bytes behind it").contains("since PyTorch 1.6"));
         assert!(error(b"PK but no archive").starts_with("w.pth cannot be read as weights: "));
         assert!(error(b"").starts_with("w.pth cannot be read as weights: "));
-        let nothing = error(&write_arrays(&Arrays::new(), &"no header").unwrap());
+        let nothing = error(&published_file(&Arrays::new()));
         assert!(nothing.starts_with("w.pth holds no arrays, expected a state dict"), "{nothing}");
     }
 }

@@ -229,7 +229,7 @@ pub fn hub_cache() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::goldens::{assert_close, values};
+    use crate::goldens::{assert_close, published_file, values};
     use crate::parameters::Array;
 
     const TEXTS: [&str; 3] = ["no pleural effusion", "a small pleural effusion is seen on the left", "clear"];
@@ -298,7 +298,7 @@ mod tests {
         arrays.insert("bert.pooler.dense.bias".into(), extra.clone());
         arrays.insert("cls.predictions.bias".into(), extra);
         let write = |name: &str, bytes: &[u8]| std::fs::write(folder.join(name), bytes).unwrap();
-        write("model.safetensors", &write_arrays(&arrays, &"no header").unwrap());
+        write("model.safetensors", &published_file(&arrays));
         write("config.json", &serde_json::to_vec(&encoder.config).unwrap());
         write("tokenizer.json", encoder.vocabulary.json().as_bytes());
         let found = model_folder("lab/bert", hub.path()).unwrap();
@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(loaded.parameters.arrays().unwrap(), encoder.parameters.arrays().unwrap());
         assert_eq!(loaded.header(), TextHeader { max_length: 32, ..encoder.header() });
         arrays.remove("bert.encoder.layer.1.output.dense.bias");
-        write("model.safetensors", &write_arrays(&arrays, &"no header").unwrap());
+        write("model.safetensors", &published_file(&arrays));
         let error = TextEncoder::load(&found, 32).unwrap_err().to_string();
         assert!(
             error.contains("of the BERT and lacks 1 array (encoder.layer.1.output.dense.bias)"),

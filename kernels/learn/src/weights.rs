@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::model::ModelKind;
 use crate::network::Network;
 use crate::parameters::{Array, Arrays};
-use crate::pretrained::{Coverage, StateDict, Transfer};
+use crate::pretrained::{Coverage, Head, Origin, StateDict, Transfer};
 use crate::view::View;
 
 /// A trained network: what it is, what it was trained to see and to tell, and its arrays.
@@ -30,7 +30,8 @@ impl Weights {
     ///
     /// # Errors
     /// If the file is of another network: an array of the encoder that it lacks or has in another shape is named,
-    /// beside what it holds.
+    /// beside what it holds. Where a training of this program wrote it, both networks are named, and a published head
+    /// must tell the same classes in the same order.
     pub fn pretrained(
         model: ModelKind,
         classes: Vec<String>,
@@ -39,6 +40,9 @@ impl Weights {
         file: &StateDict,
         transfer: Transfer,
     ) -> Result<(Self, Coverage), Error> {
+        if let Some(origin) = &file.origin {
+            check_origin(origin, model, &classes, transfer)?;
+        }
         let (network, coverage) = Network::pretrained(model, classes.len(), seed, file, transfer)?;
         Ok((Self { model, classes, view, arrays: network.parameters.arrays()? }, coverage))
     }
@@ -69,6 +73,29 @@ impl Weights {
             return Err(Error::Format(format!("the file is `{}`, expected `{HEADER_KIND}`", header.kind)));
         }
         Ok(Self { model: header.model, classes: header.classes, view: header.view, arrays })
+    }
+}
+
+/// Whether weights of this program are what a training can start from.
+fn check_origin(
+    origin: &Origin,
+    model: ModelKind,
+    classes: &[String],
+    transfer: Transfer,
+) -> Result<(), Error> {
+    if origin.model != model {
+        return Err(Error::Format(format!(
+            "the weights to start from are of {}, expected {model}",
+            origin.model
+        )));
+    }
+    match &origin.classes {
+        Some(told) if transfer.head == Head::Published && told != classes => Err(Error::Format(format!(
+            "the head of the weights to start from tells {}, expected {}; take a new head",
+            told.join(", "),
+            classes.join(", ")
+        ))),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -119,14 +146,17 @@ fn unreadable(error: &dyn std::fmt::Display) -> Error {
 }
 
 fn read_header<H: DeserializeOwned>(bytes: &[u8]) -> Result<H, Error> {
+    header_if_any(bytes)?.ok_or_else(|| {
+        Error::Format(format!("the file has no `{METADATA_KEY}` metadata, expected what training wrote"))
+    })
+}
+
+/// The header of a safetensors file; none where [`write_arrays`] did not write it.
+pub(crate) fn header_if_any<H: DeserializeOwned>(bytes: &[u8]) -> Result<Option<H>, Error> {
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| unreadable(&error))?;
     let header = metadata.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
-    let Some(header) = header else {
-        return Err(Error::Format(format!(
-            "the file has no `{METADATA_KEY}` metadata, expected what training wrote"
-        )));
-    };
-    serde_json::from_str(header)
+    let parsed = header.map(|header| serde_json::from_str(header)).transpose();
+    parsed
         .map_err(|error| Error::Format(format!("the `{METADATA_KEY}` metadata is not as expected: {error}")))
 }
 

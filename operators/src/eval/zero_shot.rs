@@ -265,11 +265,11 @@ fn predictions(
             columns.push(arrow::compute::take(column, &places, None)?);
         }
     }
-    let names = findings.iter().flat_map(|finding| std::iter::repeat_n(finding.id.as_str(), count));
+    let names: Vec<&str> = findings.iter().flat_map(|f| std::iter::repeat_n(f.id.as_str(), count)).collect();
     fields.push(Field::new("finding", DataType::Utf8, false));
     columns.push(Arc::new(StringArray::from_iter_values(names)));
     fields.push(Field::new("score", DataType::Float64, false));
-    columns.push(Arc::new(Float64Array::from_iter_values(scores.iter().flatten().copied())));
+    columns.push(Arc::new(Float64Array::from(scores.concat())));
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 

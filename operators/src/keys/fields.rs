@@ -136,8 +136,12 @@ impl Fields<'_> {
         let inner = self.resolved(&schema["items"]);
         let first = items.first().cloned().unwrap_or_else(|| self.example(&inner));
         let second = second(&inner, &first);
-        let one = place.with(json!([first]));
-        self.compare(&one, json!([first, second]));
+        // As short as the list may be, and longer by one.
+        let least = schema.get("minItems").and_then(Value::as_u64).unwrap_or(1).max(1) as usize;
+        let mut shortest = vec![first; least];
+        let one = place.with(json!(shortest));
+        shortest.push(second);
+        self.compare(&one, json!(shortest));
         self.change(&one.item(0), &inner);
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use argent_engine::joining::{Index, UNMATCHED, account, texts};
-use argent_engine::operator::nearest;
+use argent_engine::operator::{ConfigFiles, nearest};
 use argent_engine::{Inputs, Io, Needed, Operator, Port, Problem, Signature, column};
 use argent_learn::classifier::{self, ClassifierConfig, ClassifierData, Sampling, balanced_positive_weight};
 use argent_learn::history::Part;
@@ -23,9 +23,11 @@ use crate::gpus::device_of;
 use crate::sights::{self, Sight};
 use crate::train::augment::Augment;
 use crate::train::course::{self, history_columns, history_fields};
+use crate::train::init::{self, INIT, Init, coverage_columns};
 use crate::train::view::View;
 
-/// Trains a network on volumes or images and label targets, on the training part, and watches the validation part. A
+/// Trains a network on volumes or images and label targets, on the training part, and watches the validation part. It
+/// starts from random weights, published ones or those of an earlier step; `.coverage` says what came of each array. A
 /// training that is interrupted or killed goes on from its last checkpoint, and ends with the same weights.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -93,6 +95,9 @@ pub struct TrainClassifier {
     pub seed: u64,
     /// How the network sees a volume or an image.
     pub view: View,
+    /// What it starts from instead of random weights: a file, or what the port `init` has.
+    #[serde(default)]
+    pub init: Option<Init>,
     /// The parts that it is trained on and watched on.
     #[serde(default)]
     pub parts: Parts,
@@ -104,6 +109,8 @@ pub struct TrainClassifier {
     #[serde(default = "unmatched")]
     #[schemars(range(min = 0.0, max = 1.0), extend("x-not-in-key" = "it decides whether there is a result, not which"))]
     pub unmatched: f64,
+    #[serde(skip)]
+    init_file: Option<PathBuf>,
 }
 
 /// How the learning rate goes over the steps.
@@ -218,7 +225,7 @@ struct Cohort {
 
 impl Operator for TrainClassifier {
     fn ports(&self) -> Vec<Port> {
-        let mut ports = sights::ports();
+        let mut ports = sights::training_ports();
         ports.extend([
             Port::new(
                 "labels",
@@ -235,8 +242,15 @@ impl Operator for TrainClassifier {
                 "Parts, as `split.groups` makes them.",
                 &[Needed::text("id"), Needed::text("part")],
             ),
+            init::port(),
         ]);
         ports
+    }
+
+    fn load(&mut self, files: &mut ConfigFiles) -> Result<(), Vec<Problem>> {
+        let found = self.init.as_ref().map(|init| init.find(files)).transpose();
+        self.init_file = found.map_err(|problem| vec![problem])?.flatten();
+        Ok(())
     }
 
     fn signature(&self, inputs: &Inputs) -> Result<Signature, Vec<Problem>> {
@@ -244,6 +258,7 @@ impl Operator for TrainClassifier {
         let mut problems = self.view.problems(sight);
         problems.extend(self.augment.problems(sight));
         problems.extend(model_problem(&self.model, sight));
+        problems.extend(init::problem(self.init.as_ref(), inputs));
         if self.warmup_steps > 0 && self.schedule != ScheduleName::Cosine {
             let message = "only a `cosine` schedule has a warm-up";
             problems.push(Problem::at(["with", "warmup_steps"], message).help("take it away"));
@@ -266,11 +281,20 @@ impl Operator for TrainClassifier {
         let schema = &inputs.port(sight.port()).schema;
         let has = |name: &&str| schema.field_with_name(name).is_ok();
         seen.extend(["spacing_mm", PATIENT].into_iter().filter(has));
-        Ok(Signature::new(weights, &["model"])
+        let mut signature = Signature::new(weights, &["model"])
             .output("history", column::schema(history_fields()), &["epoch", "step"])
             .reads(sight.port(), seen)
             .reads("labels", BTreeSet::from([labels_on.as_str(), "finding", "target", "weight"]))
-            .reads("split", BTreeSet::from([split_on.as_str(), "part"])))
+            .reads("split", BTreeSet::from([split_on.as_str(), "part"]));
+        let has_port = inputs.ports.contains_key(INIT);
+        if has_port {
+            signature = signature.reads(INIT, ["weights"]);
+        }
+        if has_port || self.init.is_some() {
+            let fields = column::schema(init::coverage_fields());
+            signature = signature.output("coverage", fields, &["array", "origin"]);
+        }
+        Ok(signature)
     }
 
     fn run(&self, io: &mut Io) -> anyhow::Result<()> {
@@ -290,10 +314,15 @@ impl Operator for TrainClassifier {
             load: Box::new(load),
         };
         let config = self.config(cohort.findings, sight, &data)?;
+        let (start, coverage) =
+            init::start(self.init.as_ref(), self.init_file.as_deref(), io, &config)?.unzip();
+        if let Some(coverage) = &coverage {
+            io.progress(0, 1, format!("weights to start from: {coverage}"));
+        }
         let every = Duration::from_secs_f64(self.checkpoint_seconds);
         let device = device_of(io);
         let trained = course::train(io, every, &cohort.files, |resume, observer| {
-            classifier::train(&config, &data, device, resume, observer)
+            classifier::train(&config, &data, start.as_ref(), device, resume, observer)
         })?;
         if trained.without_weight > 0 {
             let count = trained.without_weight;
@@ -306,6 +335,10 @@ impl Operator for TrainClassifier {
             Arc::new(StringArray::from(vec![config.classes.join(",")])),
         ];
         io.emit("", RecordBatch::try_new(io.schema("")?, columns)?)?;
+        if let Some(coverage) = &coverage {
+            let columns = coverage_columns(coverage);
+            io.emit("coverage", RecordBatch::try_new(io.schema("coverage")?, columns)?)?;
+        }
         io.emit("history", RecordBatch::try_new(io.schema("history")?, history_columns(&trained.history))?)
     }
 }

@@ -145,7 +145,7 @@ const IMAGE_INIT: &str = "image_init";
 
 impl Operator for TrainClip {
     fn ports(&self) -> Vec<Port> {
-        let mut ports = sights::ports();
+        let mut ports = sights::training_ports();
         ports.extend([
             Port::new("reports", "A table of reports: `id` and text sections.", &[Needed::text("id")]),
             Port::new(

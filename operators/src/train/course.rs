@@ -28,6 +28,10 @@ pub(crate) fn train<T>(
         let result = train(left.as_deref(), &mut |progress| {
             match progress {
                 Progress::Step { record, steps } => {
+                    if step == 0 && record.step > 1 {
+                        let before = record.step - 1;
+                        io.warn(format!("an earlier run kept the state after step {before} of {steps}; it goes on from there"));
+                    }
                     step = record.step;
                     io.progress(step as u64, steps as u64, format!("loss {:.3}", record.loss));
                 }
@@ -59,7 +63,9 @@ pub(crate) fn train<T>(
                     return Err(error);
                 }
                 io.keep_checkpoint(&checkpoint)?;
-                bail!("interrupted after step {step}; the next run goes on from there");
+                // The engine says of an interrupted step only that it has no result.
+                io.warn(format!("the state after step {step} is kept; the next run goes on from there"));
+                bail!("interrupted after step {step}");
             }
             Err(Error::NotFinite { what, samples }) => {
                 return Err(not_finite(&what, &samples, digests, kept_step));
@@ -82,6 +88,7 @@ fn not_finite(what: &str, samples: &[usize], digests: &[String], kept_step: Opti
     if let Some(step) = kept_step {
         message.push_str(&format!("; the state after step {step} is kept"));
     }
+    message.push_str("; try a lower learning rate, or a warm-up");
     anyhow!(message)
 }
 

@@ -4,5 +4,6 @@ pub mod augment;
 pub mod classifier;
 pub mod clip;
 mod course;
+pub mod init;
 pub mod text;
 pub mod view;
