@@ -28,6 +28,17 @@ tidy:
 quickstart:
     cargo run --release -- run pipelines/quickstart.yaml
 
+# `argent` for GPUs of COMPUTE_CAPABILITY, without SQL; CUDA's compiler comes from PyPI (docs/gpu.md)
+build-cuda COMPUTE_CAPABILITY="90":
+    python3 -B .cuda/build.py --compute-capability {{COMPUTE_CAPABILITY}}
+
+# On a machine with a GPU: the same operations on it and on the CPU, and a training step beside PyTorch's
+gpu COMPUTE_CAPABILITY="90":
+    ARGENT_GPU=required python3 -B .cuda/build.py --compute-capability {{COMPUTE_CAPABILITY}} \
+        cargo test --release --locked --manifest-path kernels/learn/Cargo.toml --features cuda -- twins --nocapture
+    python3 -B .cuda/build.py --compute-capability {{COMPUTE_CAPABILITY}} \
+        cargo run --release --locked --manifest-path kernels/learn/Cargo.toml --features cuda --example gpu_training -- 40 8 96 192 192
+
 # Random bytes into every reader of volumes and images, SECONDS each; needs nightly and cargo-fuzz
 fuzz SECONDS="60":
     cd kernels/imaging/fuzz && cargo +nightly run --bin seeds

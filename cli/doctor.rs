@@ -33,10 +33,13 @@ pub(crate) fn doctor(arguments: &Arguments, doctor: &DoctorArguments) -> anyhow:
             .into_iter()
             .map(|condition| (String::new(), condition))
             .collect();
-    let resources = Resources::default();
+    let resources = argent_operators::gpus::resources();
     for node in pipeline.nodes.iter().filter(|node| node.contract.is_none()) {
         let conditions = step_conditions(&pipeline, node, &resources, doctor.probe);
         found.extend(conditions.into_iter().map(|condition| (node.name.clone(), condition)));
+    }
+    if pipeline.nodes.iter().any(|node| node.needs.contains_key("gpu")) {
+        found.extend(argent_operators::gpus::conditions().into_iter().map(|gpu| (String::new(), gpu)));
     }
     let is_well = found.iter().all(|(_, condition)| condition.advice.is_none());
     match doctor.json {

@@ -10,7 +10,7 @@ use anyhow::Context;
 use argent_cache::Store;
 use argent_engine::diagnostic::{Diagnostic, Sources};
 use argent_engine::spec::{Given, has_errors};
-use argent_engine::{Options, Pipeline, Resources, StaticAnswers, check, spec};
+use argent_engine::{Options, Pipeline, StaticAnswers, check, spec};
 
 use crate::args::{Arguments, SpecArguments, WorkArguments};
 use crate::render::render;
@@ -99,7 +99,7 @@ pub(crate) fn store_root(arguments: &Arguments, spec: Option<&Path>) -> anyhow::
 
 /// What the user asked of a plan or a run.
 pub(crate) fn options(work: &WorkArguments) -> Options {
-    let mut resources = Resources::default();
+    let mut resources = argent_operators::gpus::resources();
     resources.jobs = work.jobs.unwrap_or(resources.jobs);
     Options {
         max_usd: work.max_usd,

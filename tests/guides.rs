@@ -151,7 +151,7 @@ fn an_operator_is_added() {
 #[test]
 fn a_gpu_is_worked_with() {
     if has_python() {
-        runs("work-with-a-gpu.md", &Sandbox::new());
+        runs("../gpu.md", &Sandbox::new());
     }
 }
 

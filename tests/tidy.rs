@@ -22,11 +22,12 @@ const LADDER: [(&str, &[&str]); 11] = [
 /// By heavy dependency: the manifests that name it, each with where its code that does may lie. Networks are computed
 /// by two kernels, both of which read texts, and templates rendered for two reasons: a user's prompt, and the form that
 /// a model reads.
-const HEAVY: [(&str, &[(&str, &str)]); 10] = [
+const HEAVY: [(&str, &[(&str, &str)]); 11] = [
     ("datafusion", &[("operators/Cargo.toml", "operators/src/sql/")]),
     ("reqwest", &[("kernels/llm/Cargo.toml", "kernels/llm/")]),
     ("candle-core", &NETWORKS),
     ("candle-nn", &NETWORKS),
+    ("cudarc", &[("kernels/learn/Cargo.toml", "kernels/learn/src/")]),
     (
         "tokenizers",
         &[

@@ -15,13 +15,16 @@ pub struct Resources {
     pub memory_gb: u32,
     /// The indices of the GPUs that this program can use.
     pub gpus: Vec<usize>,
+    /// Why there is none, where there is none.
+    pub without_gpus: String,
 }
 
 impl Default for Resources {
     /// This machine's processors and memory, and no GPU.
     fn default() -> Resources {
         let jobs = available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
-        Resources { jobs, memory_gb: machine_memory_gb(), gpus: Vec::new() }
+        let without_gpus = "this argent was built without GPU support".to_owned();
+        Resources { jobs, memory_gb: machine_memory_gb(), gpus: Vec::new(), without_gpus }
     }
 }
 
@@ -84,11 +87,7 @@ impl Pools {
     pub(crate) fn refusal(&self, demand: &Demand) -> Option<String> {
         let gpus = u32::try_from(self.all.gpus.len()).unwrap_or(u32::MAX);
         if demand.gpu > gpus {
-            let there = if gpus == 0 {
-                "this argent was built without GPU support".to_owned()
-            } else {
-                format!("there are {gpus}")
-            };
+            let there = if gpus == 0 { self.all.without_gpus.clone() } else { format!("there are {gpus}") };
             return Some(format!(
                 "the step needs {} gpu, and {there}; it does not fall back to the CPU",
                 demand.gpu
@@ -159,7 +158,7 @@ mod tests {
     }
 
     fn pools() -> Pools {
-        Pools::new(&Resources { jobs: 2, memory_gb: 8, gpus: vec![0, 1] })
+        Pools::new(&Resources { jobs: 2, memory_gb: 8, gpus: vec![0, 1], ..Resources::default() })
     }
 
     #[test]
@@ -188,7 +187,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_refused() {
-        let pools = Pools::new(&Resources { jobs: 2, memory_gb: 8, gpus: Vec::new() });
+        let pools = Pools::new(&Resources { jobs: 2, memory_gb: 8, ..Resources::default() });
         let said = |needs: &[(&str, u32)]| pools.refusal(&demand(needs, &[])).unwrap_or_default();
         assert_eq!(
             said(&[("gpu", 1)]),

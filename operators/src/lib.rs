@@ -8,6 +8,7 @@ mod each_row;
 pub mod embed;
 pub mod eval;
 mod findings;
+pub mod gpus;
 pub mod ids;
 pub mod images;
 #[cfg(test)]

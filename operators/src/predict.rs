@@ -5,11 +5,13 @@ use std::sync::Arc;
 use argent_engine::joining::texts;
 use argent_engine::{Inputs, Io, Kind, Needed, Operator, Port, Problem, RowError, Signature, column};
 use argent_learn::batches::Voxels;
+use argent_learn::device::Device;
 use argent_learn::infer::Model;
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::gpus::device_of;
 use crate::sights::{self, Sight};
 
 /// Scores volumes or images with a trained network: for each finding, how likely it is there.
@@ -57,13 +59,13 @@ impl Operator for Predict {
 /// Loads the weights once, by `load`, and answers for each pending volume or image with the columns that `apply` makes.
 pub(crate) fn each_sample<M>(
     io: &mut Io,
-    load: impl Fn(&[u8]) -> Result<M, argent_learn::Error>,
+    load: impl Fn(&[u8], Device) -> Result<M, argent_learn::Error>,
     apply: impl Fn(&M, &Voxels, [usize; 3]) -> Result<Vec<ArrayRef>, String>,
 ) -> anyhow::Result<()> {
     let weights = io.input("weights")?;
     anyhow::ensure!(weights.num_rows() == 1, "`weights` has {} rows, expected one", weights.num_rows());
     let path = io.side_file(texts(weights, "weights")?.value(0))?;
-    let model = load(&std::fs::read(path)?)?;
+    let model = load(&std::fs::read(path)?, device_of(io))?;
     let rows = io.rows().clone();
     let sight = match rows.column_by_name(Sight::Images.column()) {
         Some(_) => Sight::Images,

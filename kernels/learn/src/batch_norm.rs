@@ -6,7 +6,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor, Var, WithDType, bail};
+use candle_core::{
+    CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Tensor, Var, WithDType, bail,
+};
 use rayon::prelude::*;
 
 use crate::storage::{contiguous_slice, with_float};
@@ -32,6 +34,11 @@ impl BatchNorm {
     /// # Errors
     /// If the shapes or types do not fit, or if a channel has a single value, whose variance says nothing.
     pub fn train(&self, input: &Tensor, relu: bool) -> Result<Tensor> {
+        self.check(input, 1, 2)?;
+        #[cfg(feature = "cuda")]
+        if input.device().is_cuda() {
+            return on_channels_last(input, |input| crate::batch_norm_cuda::train(self, input, relu));
+        }
         let (output, statistics) = self.apply(input, relu, None)?;
         let count = (input.elem_count() / statistics.len()) as f64;
         move_towards(&self.running_mean, statistics.iter().map(|s| s.mean))?;
@@ -45,11 +52,67 @@ impl BatchNorm {
     /// # Errors
     /// If the shapes or types do not fit.
     pub fn eval(&self, input: &Tensor, relu: bool) -> Result<Tensor> {
+        self.check(input, 1, 1)?;
+        #[cfg(feature = "cuda")]
+        if input.device().is_cuda() {
+            return on_channels_last(input, |input| crate::batch_norm_cuda::eval(self, input, relu));
+        }
         let mean = to_f64(&self.running_mean)?;
         let variance = to_f64(&self.running_variance)?;
         let fixed =
             mean.into_iter().zip(variance).map(|(mean, variance)| Statistics { mean, variance }).collect();
         Ok(self.apply(input, relu, Some(fixed))?.0)
+    }
+
+    /// As [`Self::train`] for `input` `(N, …, C)`, the order of memory that a GPU is fastest in.
+    ///
+    /// # Errors
+    /// As for [`Self::train`].
+    pub fn train_channels_last(&self, input: &Tensor, relu: bool) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if input.device().is_cuda() {
+            self.check(input, input.rank().saturating_sub(1), 2)?;
+            return crate::batch_norm_cuda::train(self, input, relu);
+        }
+        on_channels_first(input, |input| self.train(input, relu))
+    }
+
+    /// As [`Self::eval`] for `input` `(N, …, C)`.
+    ///
+    /// # Errors
+    /// As for [`Self::eval`].
+    pub fn eval_channels_last(&self, input: &Tensor, relu: bool) -> Result<Tensor> {
+        #[cfg(feature = "cuda")]
+        if input.device().is_cuda() {
+            self.check(input, input.rank().saturating_sub(1), 1)?;
+            return crate::batch_norm_cuda::eval(self, input, relu);
+        }
+        on_channels_first(input, |input| self.eval(input, relu))
+    }
+
+    /// Whether `input` has its channels on `axis`, at least `least` values of each, and the type of the variables; on a
+    /// GPU it may be bf16 with variables in f32.
+    fn check(&self, input: &Tensor, axis: usize, least: usize) -> Result<()> {
+        let (channels, dtype) = (self.gamma.dims1()?, self.gamma.dtype());
+        let same_type = input.dtype() == dtype
+            || (input.device().is_cuda() && dtype == DType::F32 && input.dtype() == DType::BF16);
+        if input.rank() < 2 || input.dims()[axis] != channels || !same_type {
+            let expected =
+                if axis == 1 { format!("(N, {channels}, …)") } else { format!("(N, …, {channels})") };
+            bail!(
+                "batch_norm: the input is {:?} {:?}, expected {expected} {dtype:?}",
+                input.dims(),
+                input.dtype()
+            );
+        }
+        let values = input.elem_count() / channels;
+        if values < least {
+            bail!(
+                "batch_norm: {values} value per channel in {:?}, expected two or more; use a larger batch or crop",
+                input.dims()
+            );
+        }
+        Ok(())
     }
 
     fn apply(
@@ -58,22 +121,6 @@ impl BatchNorm {
         relu: bool,
         fixed: Option<Vec<Statistics>>,
     ) -> Result<(Tensor, Vec<Statistics>)> {
-        let channels = self.gamma.dims1()?;
-        if input.rank() < 2 || input.dims()[1] != channels || input.dtype() != self.gamma.dtype() {
-            bail!(
-                "batch_norm: the input is {:?} {:?}, expected (N, {channels}, …) {:?}",
-                input.dims(),
-                input.dtype(),
-                self.gamma.dtype()
-            );
-        }
-        let values = input.elem_count() / channels;
-        if values == 0 || (values == 1 && fixed.is_none()) {
-            bail!(
-                "batch_norm: {values} value per channel in {:?}, expected two or more; use a larger batch or crop",
-                input.dims()
-            );
-        }
         let on_batch = fixed.is_none();
         let statistics = Arc::new(fixed.map_or_else(OnceLock::new, OnceLock::from));
         let op = Normalise { statistics: statistics.clone(), on_batch, relu };
@@ -82,10 +129,27 @@ impl BatchNorm {
     }
 }
 
+/// Applies `f`, which wants `(N, C, …)`, to `(N, …, C)`.
+fn on_channels_first(input: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let last = input.rank() - 1;
+    let order: Vec<usize> = [0, last].into_iter().chain(1..last).collect();
+    let back: Vec<usize> = [0].into_iter().chain(2..=last).chain([1]).collect();
+    f(&input.permute(order)?)?.permute(back)?.contiguous()
+}
+
+/// Applies `f`, which wants `(N, …, C)`, to `(N, C, …)`.
+#[cfg(feature = "cuda")]
+fn on_channels_last(input: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let last = input.rank() - 1;
+    let order: Vec<usize> = [0].into_iter().chain(2..=last).chain([1]).collect();
+    let back: Vec<usize> = [0, last].into_iter().chain(1..last).collect();
+    f(&input.permute(order)?)?.permute(back)
+}
+
 /// Added to the variance under the square root.
-const EPSILON: f64 = 1e-5;
+pub(crate) const EPSILON: f64 = 1e-5;
 /// Weight of the newest batch in the running statistics.
-const MOMENTUM: f64 = 0.1;
+pub(crate) const MOMENTUM: f64 = 0.1;
 
 /// Mean and biased variance of one channel.
 #[derive(Clone, Copy, Debug)]
@@ -101,7 +165,7 @@ impl Statistics {
 }
 
 fn to_f64(tensor: &Tensor) -> Result<Vec<f64>> {
-    tensor.to_dtype(candle_core::DType::F64)?.to_vec1()
+    tensor.to_dtype(DType::F64)?.to_vec1()
 }
 
 fn move_towards(running: &Var, batch: impl Iterator<Item = f64>) -> Result<()> {
@@ -407,7 +471,6 @@ mod tests {
     use crate::goldens::{
         assert_close, assert_gradients_match_differences, golden, numbers, sizes, values, wave_var,
     };
-    use candle_core::DType;
 
     fn layer(channels: usize, fixed: bool) -> BatchNorm {
         let (mean, variance) = match fixed {

@@ -79,6 +79,15 @@ pub(crate) struct Batch {
     pub(crate) shape: [usize; 3],
 }
 
+impl Batch {
+    /// The first `count` samples alone.
+    pub(crate) fn first(&self, count: usize) -> Self {
+        let samples = self.job.samples[..count].to_vec();
+        let input = self.input[..count * self.shape.iter().product::<usize>()].to_vec();
+        Self { job: Job { samples, ..self.job.clone() }, input, shape: self.shape }
+    }
+}
+
 /// The batches of a whole training, as a function of the seed alone.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {

@@ -4,7 +4,7 @@
 //! The BERT of candle-transformers normalises by an operation that has no gradient, so that nothing before its last
 //! layer could be trained; hence this one.
 
-use candle_core::{Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use candle_nn::{Linear, Module};
 use serde::{Deserialize, Serialize};
 
@@ -145,6 +145,11 @@ impl Bert {
         let norm = LayerNorm::new(builder, "embeddings.LayerNorm", hidden, config.layer_norm_eps)?;
         let layers = (0..config.num_hidden_layers).map(|index| Layer::new(builder, config, index));
         Ok(Self { words, positions, types, norm, layers: layers.collect::<Result<_, Error>>()? })
+    }
+
+    /// Where its variables are.
+    pub(crate) fn device(&self) -> &Device {
+        self.words.device()
     }
 
     /// Token numbers `(N, L)` and a mask `(N, L)`, 1 for a token and 0 for padding, to `(N, L, hidden)`. What lies

@@ -2,18 +2,19 @@
 
 use std::fmt;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::batches::{Batch, LoadVoxels, Order, Plan};
 use crate::course::{self, Finished, Learner, Validation, resumed};
+use crate::device::Device;
 use crate::error::Error;
 use crate::gradients::Gradients;
 use crate::history::{History, Observer, Part};
 use crate::loss::{LossAndGradient, binary_cross_entropy};
 use crate::model::ModelKind;
 use crate::network::{Mode, Network};
-use crate::parameters::Parameters;
+use crate::parameters::{Builder, Parameters};
 use crate::settings::Settings;
 use crate::weights::Weights;
 
@@ -22,24 +23,26 @@ use crate::weights::Weights;
 /// It starts from `init`, weights of the same network and classes, or else from weights drawn from the seed. `observer`
 /// hears of every step, epoch and checkpoint on the calling thread. With `resume`, the bytes of a checkpoint
 /// of the same settings and targets, the training goes on behind it and ends with the same weights, bit for bit, as
-/// one that was never stopped (on the same processor type).
+/// one that was never stopped (on the CPU, on the same processor type).
 ///
 /// A sample whose targets all have weight zero says nothing and is left out of its part.
 ///
 /// # Errors
 /// Settings and data that do not fit; [`Error::Volume`] for the first sample that fails; [`Error::NoGradient`] if
 /// the first step's gradient misses a variable; [`Error::NotFinite`] as soon as a loss is no number;
-/// [`Error::Stopped`], with a checkpoint, when the observer stops it.
+/// [`Error::Device`] and [`Error::OutOfMemory`] of a GPU; [`Error::Stopped`], with a checkpoint, when the observer stops
+/// it.
 pub fn train(
     config: &ClassifierConfig,
     data: &ClassifierData,
     init: Option<&Weights>,
+    device: Device,
     resume: Option<&[u8]>,
     observer: &mut Observer,
 ) -> Result<Trained, Error> {
     config.check()?;
     let plan = data.plan(config)?;
-    let network = start(config, init)?;
+    let network = start(config, init, device)?;
     let digest = data.digest(config, &network)?;
     let settings = &config.settings;
     let resume = resumed(resume, &digest)?;
@@ -54,9 +57,10 @@ pub fn train(
 }
 
 /// The network before its first step.
-fn start(config: &ClassifierConfig, init: Option<&Weights>) -> Result<Network, Error> {
+fn start(config: &ClassifierConfig, init: Option<&Weights>, device: Device) -> Result<Network, Error> {
+    let (device, classes) = (device.open()?, config.classes.len());
     let Some(init) = init else {
-        return Network::seeded(config.model, config.classes.len(), config.settings.seed);
+        return Network::build(config.model, classes, Builder::seeded(config.settings.seed).on(&device));
     };
     if (init.model, &init.classes) != (config.model, &config.classes) {
         return Err(Error::Setting(format!(
@@ -67,7 +71,7 @@ fn start(config: &ClassifierConfig, init: Option<&Weights>) -> Result<Network, E
             config.classes.join(", ")
         )));
     }
-    Network::stored(init.model, init.classes.len(), init.arrays.clone())
+    Network::build(init.model, classes, Builder::stored(init.arrays.clone()).on(&device))
 }
 
 /// The settings of a classifier's training.
@@ -240,7 +244,7 @@ impl Classifier<'_> {
         let size = depth * height * width;
         let shape = (range.len(), 1, depth, height, width);
         let input = &batch.input[range.start * size..range.end * size];
-        let input = Tensor::from_slice(input, shape, &Device::Cpu)?;
+        let input = Tensor::from_slice(input, shape, self.network.device())?;
         self.network.classify(&self.network.embed(&input, mode)?)
     }
 
@@ -473,11 +477,11 @@ mod tests {
     #[test]
     fn learns_what_can_be_seen_and_predicts_it() {
         let config = with(|settings| settings.epochs = 8);
-        let trained = train(&config, &data(24), None, None, &mut go_on).unwrap();
+        let trained = train(&config, &data(24), None, Device::Cpu, None, &mut go_on).unwrap();
         let epochs = &trained.history.epochs;
         assert_eq!((epochs.len(), trained.history.steps.len()), (8, 8 * 5));
         assert!(epochs[7].validation_loss.unwrap() < 0.2, "{epochs:?}");
-        let model = Model::load(&trained.weights).unwrap();
+        let model = Model::load(&trained.weights, Device::Cpu).unwrap();
         assert_eq!((model.classes(), model.view()), (&config.classes[..], &config.settings.view));
         for sample in 100..110 {
             let (voxels, shape) = volume(sample);
@@ -503,7 +507,7 @@ mod tests {
                 Progress::Epoch(_) => Answer::Keep,
                 Progress::Step { .. } => Answer::GoOn,
             };
-            let whole = train(&config, &data, None, None, &mut keep).unwrap();
+            let whole = train(&config, &data, None, Device::Cpu, None, &mut keep).unwrap();
             // Nine training samples in batches of four are three steps an epoch: every other checkpoint lies before a
             // validation.
             assert_eq!(checkpoints.len(), 6);
@@ -514,7 +518,8 @@ mod tests {
                     Progress::Step { record, .. } if record.step == stop_at => Answer::Stop,
                     _ => Answer::GoOn,
                 };
-                let Err(Error::Stopped { step, checkpoint }) = train(&config, &data, None, None, &mut stop)
+                let Err(Error::Stopped { step, checkpoint }) =
+                    train(&config, &data, None, Device::Cpu, None, &mut stop)
                 else {
                     panic!("the training went on");
                 };
@@ -522,7 +527,7 @@ mod tests {
                 resume_from.push(checkpoint);
             }
             for checkpoint in &resume_from {
-                let resumed = train(&config, &data, None, Some(checkpoint), &mut go_on).unwrap();
+                let resumed = train(&config, &data, None, Device::Cpu, Some(checkpoint), &mut go_on).unwrap();
                 assert!(resumed.weights == whole.weights, "the weights differ");
                 assert_eq!(losses(&resumed.history), losses(&whole.history));
             }
@@ -534,7 +539,8 @@ mod tests {
         let transfer = |head| Transfer { stem: Stem::Published, head };
         let short = with(|settings| settings.epochs = 1);
         let earlier =
-            train(&with(|settings| settings.epochs = 8), &data(24), None, None, &mut go_on).unwrap();
+            train(&with(|settings| settings.epochs = 8), &data(24), None, Device::Cpu, None, &mut go_on)
+                .unwrap();
         let file = StateDict::from_bytes(&earlier.weights).unwrap();
         let starting = |model, classes: &[&str], head| {
             let classes = classes.iter().map(|class| (*class).to_owned()).collect();
@@ -543,7 +549,7 @@ mod tests {
         let (whole, coverage) = starting(ModelKind::ResNet3dTiny, &["high", "low"], Head::Published).unwrap();
         assert_eq!((whole.to_bytes().unwrap(), coverage.new.len()), (earlier.weights.clone(), 0));
         let first_loss = |init: Option<&Weights>| {
-            train(&short, &data(24), init, None, &mut go_on).unwrap().history.steps[0].loss
+            train(&short, &data(24), init, Device::Cpu, None, &mut go_on).unwrap().history.steps[0].loss
         };
         assert!(first_loss(Some(&whole)) < 0.5 * first_loss(None));
         let (_, coverage) = starting(ModelKind::ResNet3dTiny, &["other"], Head::New).unwrap();
@@ -562,16 +568,18 @@ mod tests {
             Progress::Epoch(_) | Progress::Checkpoint(_) => Answer::GoOn,
         };
         let Err(Error::Stopped { checkpoint, .. }) =
-            train(&short, &data(24), Some(&whole), None, &mut { stop })
+            train(&short, &data(24), Some(&whole), Device::Cpu, None, &mut { stop })
         else {
             panic!("the training went on");
         };
-        let error = train(&short, &data(24), None, Some(&checkpoint), &mut go_on).unwrap_err().to_string();
+        let error = train(&short, &data(24), None, Device::Cpu, Some(&checkpoint), &mut go_on)
+            .unwrap_err()
+            .to_string();
         assert_eq!(
             error,
             "the checkpoint is of other settings, targets, parts or weights to start from, expected the same"
         );
-        train(&short, &data(24), Some(&whole), Some(&checkpoint), &mut go_on).unwrap();
+        train(&short, &data(24), Some(&whole), Device::Cpu, Some(&checkpoint), &mut go_on).unwrap();
     }
 
     #[test]
@@ -583,7 +591,7 @@ mod tests {
                 settings.view = View { canvas: Some([16, 16, 16]), ..View::default() };
             });
             config.model = ModelKind::Vit3dTiny;
-            let trained = train(&config, &data(8), None, None, &mut go_on).unwrap();
+            let trained = train(&config, &data(8), None, Device::Cpu, None, &mut go_on).unwrap();
             (Weights::from_bytes(&trained.weights).unwrap().arrays, trained.history.steps.len())
         };
         let ((whole, steps), (parts, _)) = (run(None), run(Some(1)));
@@ -601,7 +609,7 @@ mod tests {
     fn a_clipped_gradient_is_told_as_it_was() {
         let norms = |clip: Option<f64>| {
             let config = with(|settings| (settings.clip_norm, settings.epochs) = (clip, 1));
-            let steps = train(&config, &data(8), None, None, &mut go_on).unwrap().history.steps;
+            let steps = train(&config, &data(8), None, Device::Cpu, None, &mut go_on).unwrap().history.steps;
             steps.into_iter().map(|step| step.gradient_norm).collect::<Vec<_>>()
         };
         assert_eq!(norms(None), [None, None]);
@@ -612,7 +620,8 @@ mod tests {
     #[test]
     fn the_weights_of_the_best_epoch_are_the_result() {
         let best =
-            train(&with(|s| s.select = Select::LowestLoss), &data(12), None, None, &mut go_on).unwrap();
+            train(&with(|s| s.select = Select::LowestLoss), &data(12), None, Device::Cpu, None, &mut go_on)
+                .unwrap();
         let lowest = best
             .history
             .epochs
@@ -625,7 +634,8 @@ mod tests {
             Progress::Step { record, .. } if record.step == steps => Answer::Stop,
             _ => Answer::GoOn,
         };
-        let Err(Error::Stopped { checkpoint, .. }) = train(&config(), &data(12), None, None, &mut stop)
+        let Err(Error::Stopped { checkpoint, .. }) =
+            train(&config(), &data(12), None, Device::Cpu, None, &mut stop)
         else {
             panic!("the training went on");
         };
@@ -634,7 +644,8 @@ mod tests {
         let mut without = data(12);
         without.parts.iter_mut().filter(|part| **part == Part::Validation).for_each(|p| *p = Part::Unused);
         let error =
-            train(&with(|s| s.select = Select::HighestMcc), &without, None, None, &mut go_on).unwrap_err();
+            train(&with(|s| s.select = Select::HighestMcc), &without, None, Device::Cpu, None, &mut go_on)
+                .unwrap_err();
         assert!(error.to_string().contains("expected a validation part"), "{error}");
     }
 
@@ -653,8 +664,8 @@ mod tests {
         let image =
             move |sample| (Voxels::Grey((0..480).map(|place| pixel(sample, place)).collect()), [24, 20, 1]);
         let images = ClassifierData { load: Box::new(move |sample| Ok(image(sample))), ..data(16) };
-        let trained = train(&config, &images, None, None, &mut go_on).unwrap();
-        let model = Model::load(&trained.weights).unwrap();
+        let trained = train(&config, &images, None, Device::Cpu, None, &mut go_on).unwrap();
+        let model = Model::load(&trained.weights, Device::Cpu).unwrap();
         for sample in 20..24 {
             let (pixels, shape) = image(sample);
             let scores = model.predict(&pixels, shape).unwrap();
@@ -687,7 +698,7 @@ mod tests {
                     ..Augment::default()
                 };
             });
-            pool.install(|| train(&config, &data(8), None, None, &mut go_on)).unwrap().weights
+            pool.install(|| train(&config, &data(8), None, Device::Cpu, None, &mut go_on)).unwrap().weights
         };
         let one = run(1, 3);
         assert!(one == run(4, 3), "one and four threads differ");
@@ -697,7 +708,7 @@ mod tests {
     #[test]
     fn weights_survive_their_file_form() {
         let config = with(|settings| settings.epochs = 1);
-        let bytes = train(&config, &data(4), None, None, &mut go_on).unwrap().weights;
+        let bytes = train(&config, &data(4), None, Device::Cpu, None, &mut go_on).unwrap().weights;
         let weights = Weights::from_bytes(&bytes).unwrap();
         assert_eq!(
             (weights.model, &weights.classes, &weights.view),
@@ -711,20 +722,24 @@ mod tests {
     #[test]
     fn a_checkpoint_of_other_settings_is_refused() {
         let mut stop = |_: Progress| Answer::Stop;
-        let Err(Error::Stopped { checkpoint, .. }) = train(&config(), &data(4), None, None, &mut stop) else {
+        let Err(Error::Stopped { checkpoint, .. }) =
+            train(&config(), &data(4), None, Device::Cpu, None, &mut stop)
+        else {
             panic!("the training went on");
         };
         let other = with(|settings| settings.lr = 1e-3);
-        let error = train(&other, &data(4), None, Some(&checkpoint), &mut go_on).unwrap_err().to_string();
+        let error = train(&other, &data(4), None, Device::Cpu, Some(&checkpoint), &mut go_on)
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("the checkpoint is of other settings"), "{error}");
-        let error = Model::load(&checkpoint).unwrap_err().to_string();
+        let error = Model::load(&checkpoint, Device::Cpu).unwrap_err().to_string();
         assert!(error.contains("metadata is not as expected"), "{error}");
     }
 
     #[test]
     fn failures_stop_the_training() {
         let fail = |config: &ClassifierConfig, data: ClassifierData| {
-            train(config, &data, None, None, &mut go_on).unwrap_err().to_string()
+            train(config, &data, None, Device::Cpu, None, &mut go_on).unwrap_err().to_string()
         };
         let load = |load: Box<LoadVoxels<'static>>| ClassifierData { load, ..data(4) };
         assert_eq!(
@@ -754,7 +769,7 @@ mod tests {
         let fail = |change: fn(&mut ClassifierData)| {
             let mut data = data(4);
             change(&mut data);
-            train(&config(), &data, None, None, &mut go_on).unwrap_err().to_string()
+            train(&config(), &data, None, Device::Cpu, None, &mut go_on).unwrap_err().to_string()
         };
         assert!(fail(|data| data.targets.truncate(7)).contains("7 targets and 8 weights"));
         assert!(fail(|data| data.targets[3] = f32::NAN).contains("sample 1 has target NaN"));
@@ -767,7 +782,8 @@ mod tests {
         let mut data = data(8);
         data.weights[2..4].fill(0.0);
         data.load = Box::new(|sample| if sample == 1 { Err("loaded".into()) } else { Ok(volume(sample)) });
-        let trained = train(&with(|settings| settings.epochs = 1), &data, None, None, &mut go_on).unwrap();
+        let trained =
+            train(&with(|settings| settings.epochs = 1), &data, None, Device::Cpu, None, &mut go_on).unwrap();
         assert_eq!(trained.without_weight, 1);
     }
 

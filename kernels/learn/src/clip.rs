@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use candle_core::{D, Device, Tensor, Var};
+use candle_core::{D, Device as Opened, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use crate::batches::{Batch, LoadVoxels, Order, Plan, Voxels};
 use crate::contrast::{Contrast, contrast};
 use crate::course::{self, Finished, Learner, Validation, resumed};
+use crate::device::Device;
 use crate::error::Error;
 use crate::gradients::Gradients;
 use crate::history::{History, Observer, Part};
@@ -37,12 +38,13 @@ pub fn train(
     data: &ClipData,
     text: TextEncoder,
     image: Option<&Weights>,
+    device: Device,
     resume: Option<&[u8]>,
     observer: &mut Observer,
 ) -> Result<TrainedClip, Error> {
     config.check()?;
     let plan = data.plan(config)?;
-    let clip = Clip::seeded(config, text, image)?;
+    let clip = Clip::seeded(config, text, image, &device.open()?)?;
     let digest = data.digest(config, &clip)?;
     let resume = resumed(resume, &digest)?;
     let mut learner = Pairs { config, data, clip, validation: [0.0; 2] };
@@ -103,18 +105,18 @@ pub struct ClipModel {
 }
 
 impl ClipModel {
-    /// Reads weights that [`train`] returned.
+    /// Reads weights that [`train`] returned, to apply them on `device`.
     ///
     /// # Errors
-    /// If the bytes are no such weights.
-    pub fn load(bytes: &[u8]) -> Result<Self, Error> {
+    /// If the bytes are no such weights, or if the device cannot be used.
+    pub fn load(bytes: &[u8], device: Device) -> Result<Self, Error> {
         let (header, arrays): (Header, Arrays) = read_arrays(bytes)?;
         if header.kind != HEADER_KIND {
             return Err(Error::Format(format!("the file is `{}`, expected `{HEADER_KIND}`", header.kind)));
         }
         header.view.check()?;
         let view = header.view.clone();
-        Ok(Self { clip: Clip::stored(header, arrays)?, view })
+        Ok(Self { clip: Clip::stored(header, arrays, &device.open()?)?, view })
     }
 
     /// The embedding of an image or a volume in the common space, not normalised. `voxels` and `shape` are as for
@@ -125,7 +127,7 @@ impl ClipModel {
     pub fn embed(&self, voxels: &Voxels, shape: [usize; 3]) -> Result<Vec<f32>, Error> {
         voxels.check(shape).map_err(Error::Data)?;
         let (values, [depth, height, width]) = voxels.seen(&self.view, shape, Crop::Centre);
-        let input = Tensor::from_vec(values, (1, 1, depth, height, width), &Device::Cpu)?;
+        let input = Tensor::from_vec(values, (1, 1, depth, height, width), self.clip.device())?;
         finite("an embedding value", self.clip.images(&input, Mode::Eval)?.flatten_all()?.to_vec1()?)
     }
 
@@ -199,9 +201,14 @@ const TEXT: &str = "text.";
 const PROJECTIONS: u64 = 0x9E37_79B9_7F4A_7C15;
 
 impl Clip {
-    fn seeded(config: &ClipConfig, text: TextEncoder, image: Option<&Weights>) -> Result<Self, Error> {
+    fn seeded(
+        config: &ClipConfig,
+        text: TextEncoder,
+        image: Option<&Weights>,
+        device: &Opened,
+    ) -> Result<Self, Error> {
         let seed = config.settings.seed;
-        let mut builder = match image {
+        let builder = match image {
             None => Builder::seeded(seed),
             Some(weights) if weights.model == config.model => {
                 let mut arrays = weights.arrays.clone();
@@ -216,19 +223,20 @@ impl Clip {
                 )));
             }
         };
+        let mut builder = builder.on(device);
         let encoder = Encoder::new(config.model, &mut builder)?;
-        let projections = Builder::seeded(seed.wrapping_add(PROJECTIONS));
+        let projections = Builder::seeded(seed.wrapping_add(PROJECTIONS)).on(device);
         Self::build(
             config.model,
             config.dim,
             config.similarity,
             (encoder, builder.finish()?),
-            text,
+            text.on(device)?,
             projections,
         )
     }
 
-    fn stored(header: Header, arrays: Arrays) -> Result<Self, Error> {
+    fn stored(header: Header, arrays: Arrays, device: &Opened) -> Result<Self, Error> {
         let [mut image, mut text, mut projections] = [Arrays::new(), Arrays::new(), Arrays::new()];
         for (name, array) in arrays {
             match (name.strip_prefix(IMAGE), name.strip_prefix(TEXT)) {
@@ -237,11 +245,12 @@ impl Clip {
                 (None, None) => projections.insert(name, array),
             };
         }
-        let mut builder = Builder::stored(image);
+        let mut builder = Builder::stored(image).on(device);
         let encoder = Encoder::new(header.model, &mut builder)?;
-        let text = TextEncoder::stored(header.text, text)?;
+        let text = TextEncoder::stored(header.text, text, device)?;
         let image = (encoder, builder.finish()?);
-        Self::build(header.model, header.dim, header.similarity, image, text, Builder::stored(projections))
+        let projections = Builder::stored(projections).on(device);
+        Self::build(header.model, header.dim, header.similarity, image, text, projections)
     }
 
     fn build(
@@ -282,6 +291,11 @@ impl Clip {
             view: config.settings.view.clone(),
             text: self.text.header(),
         }
+    }
+
+    /// Where its variables are.
+    fn device(&self) -> &Opened {
+        self.image_projection.device()
     }
 
     /// `(N, 1, D, H, W)` to `(N, dim)`.
@@ -349,7 +363,7 @@ impl Learner for Pairs<'_> {
         let (samples, size) = (&batch.job.samples, self.config.settings.micro_batch());
         if samples.len() <= size {
             let all = 0..samples.len();
-            let images = self.clip.images(&image_input(batch, all.clone())?, Mode::Train)?;
+            let images = self.clip.images(&self.image_input(batch, all.clone())?, Mode::Train)?;
             let texts = self.clip.texts(&self.texts(batch, all))?;
             let similarities = self.clip.similarities(&images, &texts)?;
             let (loss, upstream) = self.contrast(&similarities, samples)?;
@@ -401,7 +415,7 @@ impl Pairs<'_> {
         let mut sum: Option<Gradients> = None;
         for range in parts(samples.len(), size) {
             let of_range = |all: &Tensor| all.narrow(0, range.start, range.len());
-            let images = self.clip.images(&image_input(batch, range.clone())?, Mode::Train)?;
+            let images = self.clip.images(&self.image_input(batch, range.clone())?, Mode::Train)?;
             let texts = self.clip.texts(&self.texts(batch, range.clone()))?;
             let mut total = ((images * of_range(image_gradient)?)?.sum_all()?
                 + (texts * of_range(text_gradient)?)?.sum_all()?)?;
@@ -424,7 +438,7 @@ impl Pairs<'_> {
     fn embeddings(&self, batch: &Batch, size: usize, mode: Mode) -> Result<[Tensor; 2], Error> {
         let (mut images, mut texts) = (Vec::new(), Vec::new());
         for range in parts(batch.job.samples.len(), size) {
-            images.push(self.clip.images(&image_input(batch, range.clone())?, mode)?.detach());
+            images.push(self.clip.images(&self.image_input(batch, range.clone())?, mode)?.detach());
             texts.push(self.clip.texts(&self.texts(batch, range))?.detach());
         }
         Ok([Tensor::cat(&images, 0)?, Tensor::cat(&texts, 0)?])
@@ -439,6 +453,14 @@ impl Pairs<'_> {
         Ok((loss, Tensor::from_vec(gradient, similarities.shape(), similarities.device())?))
     }
 
+    /// `(n, 1, D, H, W)` of some samples of a batch.
+    fn image_input(&self, batch: &Batch, range: Range<usize>) -> Result<Tensor, Error> {
+        let [depth, height, width] = batch.shape;
+        let size = depth * height * width;
+        let input = &batch.input[range.start * size..range.end * size];
+        Ok(Tensor::from_slice(input, (range.len(), 1, depth, height, width), self.clip.device())?)
+    }
+
     fn texts(&self, batch: &Batch, range: Range<usize>) -> Vec<&str> {
         batch.job.samples[range].iter().map(|sample| self.data.texts[*sample].as_str()).collect()
     }
@@ -447,14 +469,6 @@ impl Pairs<'_> {
 /// Ranges of `size`, the last of which may be shorter.
 fn parts(length: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
     (0..length).step_by(size).map(move |start| start..(start + size).min(length))
-}
-
-/// `(n, 1, D, H, W)` of some samples of a batch.
-fn image_input(batch: &Batch, range: Range<usize>) -> Result<Tensor, Error> {
-    let [depth, height, width] = batch.shape;
-    let size = depth * height * width;
-    let input = &batch.input[range.start * size..range.end * size];
-    Ok(Tensor::from_slice(input, (range.len(), 1, depth, height, width), &Device::Cpu)?)
 }
 
 impl ClipConfig {
@@ -581,8 +595,8 @@ mod tests {
         for similarity in [Similarity::Cosine, Similarity::Dot] {
             let mut config = config(similarity);
             config.settings.epochs = 12;
-            let trained = train(&config, &data(32), text(), None, None, &mut go_on).unwrap();
-            let model = ClipModel::load(&trained.weights).unwrap();
+            let trained = train(&config, &data(32), text(), None, Device::Cpu, None, &mut go_on).unwrap();
+            let model = ClipModel::load(&trained.weights, Device::Cpu).unwrap();
             let texts: Vec<String> =
                 PLACES.iter().map(|place| format!("opacity in the {place} half")).collect();
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
@@ -604,16 +618,18 @@ mod tests {
     #[test]
     fn a_stopped_training_goes_on_to_the_same_bytes() {
         let config = config(Similarity::Cosine);
-        let whole = train(&config, &data(24), text(), None, None, &mut go_on).unwrap();
+        let whole = train(&config, &data(24), text(), None, Device::Cpu, None, &mut go_on).unwrap();
         let mut stop = |progress: Progress| match progress {
             Progress::Step { record, .. } if record.step == 4 => Answer::Stop,
             _ => Answer::GoOn,
         };
-        let Err(Error::Stopped { checkpoint, .. }) = train(&config, &data(24), text(), None, None, &mut stop)
+        let Err(Error::Stopped { checkpoint, .. }) =
+            train(&config, &data(24), text(), None, Device::Cpu, None, &mut stop)
         else {
             panic!("the training went on");
         };
-        let resumed = train(&config, &data(24), text(), None, Some(&checkpoint), &mut go_on).unwrap();
+        let resumed =
+            train(&config, &data(24), text(), None, Device::Cpu, Some(&checkpoint), &mut go_on).unwrap();
         assert!(resumed.weights == whole.weights, "the weights differ");
     }
 
@@ -633,7 +649,7 @@ mod tests {
                     shape: SIZE,
                     job: crate::batches::Job { epoch: 0, purpose: crate::batches::Purpose::Train, samples },
                 };
-                let clip = Clip::seeded(&config, text(), None).unwrap();
+                let clip = Clip::seeded(&config, text(), None, &Opened::Cpu).unwrap();
                 let mut pairs = Pairs { config: &config, data: &data, clip, validation: [0.0; 2] };
                 let (loss, gradients) = pairs.gradients(&batch).unwrap();
                 let named = pairs.clip.parameters.trainable.keys().map(|name| {
@@ -670,16 +686,16 @@ mod tests {
             parts: vec![Part::Train; 4],
             load: Box::new(|sample| Ok(volume(sample))),
         };
-        let trained = classifier::train(&classifier, &samples, None, None, &mut go_on).unwrap();
+        let trained = classifier::train(&classifier, &samples, None, Device::Cpu, None, &mut go_on).unwrap();
         let weights = Weights::from_bytes(&trained.weights).unwrap();
-        let clip = Clip::seeded(&config(Similarity::Dot), text(), Some(&weights)).unwrap();
+        let clip = Clip::seeded(&config(Similarity::Dot), text(), Some(&weights), &Opened::Cpu).unwrap();
         for (name, array) in weights.arrays.iter().filter(|(name, _)| !name.starts_with("fc.")) {
             let var = clip.parameters.trainable.get(&format!("image.{name}"));
             let var = var.or(clip.parameters.buffers.get(&format!("image.{name}"))).unwrap();
             assert!(var.flatten_all().unwrap().to_vec1::<f32>().unwrap() == array.values, "{name}");
         }
         let other = ClipConfig { model: ModelKind::Vit3dTiny, ..config(Similarity::Dot) };
-        let error = Clip::seeded(&other, text(), Some(&weights)).unwrap_err().to_string();
+        let error = Clip::seeded(&other, text(), Some(&weights), &Opened::Cpu).unwrap_err().to_string();
         assert!(
             error.contains("is vit3d-tiny and the weights to start from are of resnet3d-tiny"),
             "{error}"
@@ -691,7 +707,7 @@ mod tests {
         let fail = |change: fn(&mut ClipConfig, &mut ClipData)| {
             let (mut config, mut data) = (config(Similarity::Dot), data(8));
             change(&mut config, &mut data);
-            train(&config, &data, text(), None, None, &mut go_on).unwrap_err().to_string()
+            train(&config, &data, text(), None, Device::Cpu, None, &mut go_on).unwrap_err().to_string()
         };
         assert!(fail(|config, _| config.settings.batch = 1).contains("one pair"));
         assert!(fail(|config, _| config.dim = 0).contains("no values"));

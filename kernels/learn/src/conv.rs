@@ -11,18 +11,43 @@ use crate::storage::{contiguous_slice, with_float};
 /// `out[n, o, d, h, w] = sum over c, i, j, k of input[n, c, d*s0 - p0 + i, h*s1 - p1 + j, w*s2 - p2 + k] *
 /// weight[o, c, i, j, k]`, zero outside the input. `stride` and `padding` are in voxels along D, H, W.
 ///
-/// Both tensors are f32 or f64. The result is `(N, O, D', H', W')` with `D' = (D + 2 p0 - kd) / s0 + 1` (rounded
-/// down), and so on. It has gradients for both operands.
+/// Both tensors are f32 or f64; on a GPU the input is f32 or bf16 and the weight f32. The result is
+/// `(N, O, D', H', W')` with `D' = (D + 2 p0 - kd) / s0 + 1` (rounded down), and so on. It has gradients for both
+/// operands.
 ///
 /// # Errors
 /// If the shapes do not fit together or the kernel is larger than the padded input.
 pub fn conv3d(input: &Tensor, weight: &Tensor, stride: [usize; 3], padding: [usize; 3]) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if input.device().is_cuda() {
+        let channels_last = input.permute((0, 2, 3, 4, 1))?;
+        let output = crate::conv_cuda::conv3d_channels_last(&channels_last, weight, stride, padding)?;
+        return output.permute((0, 4, 1, 2, 3));
+    }
     let geometry = Geometry::new(input.dims(), weight.dims(), stride, padding)?;
     input.contiguous()?.apply_op2(&weight.contiguous()?, Forward { geometry })
 }
 
+/// As [`conv3d`] for `input` `(N, D, H, W, C)`, the order of memory that a GPU is fastest in: `(N, D', H', W', O)`.
+///
+/// # Errors
+/// As for [`conv3d`].
+pub fn conv3d_channels_last(
+    input: &Tensor,
+    weight: &Tensor,
+    stride: [usize; 3],
+    padding: [usize; 3],
+) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if input.device().is_cuda() {
+        return crate::conv_cuda::conv3d_channels_last(input, weight, stride, padding);
+    }
+    let output = conv3d(&input.permute((0, 4, 1, 2, 3))?, weight, stride, padding)?;
+    output.permute((0, 2, 3, 4, 1))?.contiguous()
+}
+
 /// The sizes of one convolution. Triples are along D, H, W.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Geometry {
     pub(crate) batch: usize,
     pub(crate) in_channels: usize,
@@ -35,7 +60,12 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
-    fn new(input: &[usize], weight: &[usize], stride: [usize; 3], padding: [usize; 3]) -> Result<Self> {
+    pub(crate) fn new(
+        input: &[usize],
+        weight: &[usize],
+        stride: [usize; 3],
+        padding: [usize; 3],
+    ) -> Result<Self> {
         let (&[batch, in_channels, d, h, w], &[out_channels, weight_channels, kd, kh, kw]) = (input, weight)
         else {
             bail!(

@@ -8,6 +8,7 @@ use candle_core::Var;
 
 use crate::batches::{Batch, LoadVoxels, Plan, Purpose, prepare_ahead};
 use crate::checkpoint::Checkpoint;
+use crate::device::is_out_of_memory;
 use crate::error::Error;
 use crate::gradients::Gradients;
 use crate::history::{Answer, EpochRecord, History, Observer, Progress, StepRecord};
@@ -158,7 +159,8 @@ impl<'a> Course<'a> {
 
     fn step(&mut self, batch: &Batch, observer: &mut Observer) -> Result<(), Error> {
         let step = self.optimiser.steps_done() + 1;
-        let (loss, mut gradients) = self.learner.gradients(batch)?;
+        let found = self.learner.gradients(batch);
+        let (loss, mut gradients) = found.map_err(|error| self.with_what_fits(error, batch))?;
         if !loss.is_finite() {
             return Err(Error::NotFinite {
                 what: format!("the loss at step {step}"),
@@ -186,6 +188,26 @@ impl<'a> Course<'a> {
         let record = StepRecord { step, epoch: batch.job.epoch + 1, loss, lr, gradient_norm, seconds };
         self.history.steps.push(record.clone());
         self.tell(Progress::Step { record, steps }, observer)
+    }
+
+    /// An error of a step; where the device had too little memory, with the samples for which it has enough.
+    fn with_what_fits(&mut self, error: Error, batch: &Batch) -> Error {
+        match error {
+            Error::Tensor(error) if is_out_of_memory(&error) => {
+                let samples = batch.job.samples.len().min(self.settings.micro_batch());
+                let halves = std::iter::successors(Some(samples / 2), |half| Some(half / 2));
+                let fits = halves.take_while(|&half| half > 0).find(|&half| self.fits(batch, half));
+                Error::OutOfMemory { samples, shape: batch.shape, fits }
+            }
+            other => other,
+        }
+    }
+
+    /// Whether a step with the first `count` samples of a batch is possible. It moves the running statistics, so that
+    /// no training goes on behind it.
+    fn fits(&mut self, batch: &Batch, count: usize) -> bool {
+        // The norm waits for the device.
+        self.learner.gradients(&batch.first(count)).and_then(|(_, gradients)| gradients.norm()).is_ok()
     }
 
     fn end_epoch(&mut self, epoch: usize, observer: &mut Observer) -> Result<(), Error> {
@@ -252,7 +274,7 @@ impl<'a> Course<'a> {
             run: self.digest.to_owned(),
             history: self.history.clone(),
             weights: self.learner.parameters().arrays()?,
-            optimiser: self.optimiser.state(),
+            optimiser: self.optimiser.state()?,
             best: self.best.clone(),
         }
         .to_bytes()
@@ -309,4 +331,79 @@ fn check_gradients(
     let missed = trainable.keys().filter(|name| largest[name.as_str()] == 0.0 && !exempt(name));
     let variables: Vec<String> = missed.cloned().collect();
     if variables.is_empty() { Ok(()) } else { Err(Error::NoGradient { variables }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batches::{Order, Voxels};
+    use candle_core::{DType, Device};
+
+    /// One variable, on a device that has memory for so many samples.
+    struct Tight {
+        parameters: Parameters,
+        samples: usize,
+    }
+
+    impl Learner for Tight {
+        fn parameters(&self) -> &Parameters {
+            &self.parameters
+        }
+
+        fn gradients(&mut self, batch: &Batch) -> Result<(f64, Gradients), Error> {
+            assert_eq!(batch.input.len(), batch.job.samples.len() * batch.shape.iter().product::<usize>());
+            if batch.job.samples.len() > self.samples {
+                // As candle hands on what the driver says.
+                let told = "DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")";
+                return Err(Error::Tensor(candle_core::Error::Cuda(told.into())));
+            }
+            let trainable = &self.parameters.trainable;
+            let store = trainable["weight"].affine(2.0, 0.0)?.sum_all()?.backward()?;
+            Ok((1.0, Gradients::of(trainable, &store)?))
+        }
+
+        fn may_have_no_gradient(&self, _: &str) -> bool {
+            false
+        }
+
+        fn validate(&mut self, _: &Batch) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn validated(&mut self) -> Validation {
+            Validation::default()
+        }
+    }
+
+    #[test]
+    fn want_of_memory_is_told_with_what_fits() {
+        let told = |samples: usize, micro_batch: Option<usize>| {
+            let settings = Settings { epochs: 1, batch: 8, micro_batch, ..Settings::default() };
+            let plan = Plan {
+                train: (0..8).collect(),
+                validation: Vec::new(),
+                epochs: 1,
+                limit: None,
+                batch: 8,
+                seed: 0,
+                order: Order::Shuffled,
+                whole_batches: false,
+            };
+            let load = |_| Ok((Voxels::Hounsfield(vec![0; 4 * 5 * 6]), [4, 5, 6]));
+            let weight = Var::zeros(3, DType::F32, &Device::Cpu).unwrap();
+            let trainable = BTreeMap::from([("weight".to_owned(), weight)]);
+            let parameters = Parameters { trainable, ..Parameters::default() };
+            let mut learner = Tight { parameters, samples };
+            let result = train(&settings, &plan, &load, &mut learner, "", None, &mut |_| Answer::GoOn);
+            result.map(|finished| finished.history.steps.len()).map_err(|error| error.to_string())
+        };
+        let lack = |samples| {
+            format!("the device has too little memory for {samples} samples of 6 x 5 x 4 voxels at once; ")
+        };
+        assert_eq!(told(8, None), Ok(1));
+        assert_eq!(told(3, None), Err(format!("{}a micro_batch of 2 fits", lack(8))));
+        assert_eq!(told(1, Some(4)), Err(format!("{}a micro_batch of 1 fits", lack(4))));
+        let none = "not even one fits; use a smaller crop, or a coarser grid";
+        assert_eq!(told(0, None), Err(lack(8) + none));
+    }
 }

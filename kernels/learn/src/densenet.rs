@@ -4,12 +4,12 @@
 use candle_core::Tensor;
 
 use crate::batch_norm::BatchNorm;
+use crate::channels::Channels;
 use crate::error::Error;
 use crate::layers::{Convolution, Window, batch_norm, normalise};
 use crate::model::Axes;
 use crate::network::Mode;
 use crate::parameters::{Builder, Init};
-use crate::pool::{average_pool3d, global_average_pool, max_pool3d};
 
 /// The sizes of a DenseNet.
 #[derive(Clone, Copy, Debug)]
@@ -117,20 +117,20 @@ impl DenseNet {
 
     /// `(N, 1, D, H, W)` to the pooled features of the last block, `(N, embedding)`.
     pub(crate) fn embed(&self, input: &Tensor, mode: Mode) -> Result<Tensor, Error> {
-        let features = normalise(&self.stem_norm, &self.stem.forward(input)?, mode, true)?;
-        let [kernel, stride, padding] = STEM_POOL.triples(self.axes);
-        let mut features = max_pool3d(&features, kernel, stride, padding)?;
+        let (channels, input) = Channels::of_input(input)?;
+        let features = normalise(&self.stem_norm, &self.stem.forward(&input)?, mode, true)?;
+        let mut features = channels.max_pool3d(&features, STEM_POOL.triples(self.axes))?;
         for block in &self.blocks {
             for [first, second] in &block.layers {
                 let new = second.forward(&first.forward(&features, mode)?, mode)?;
-                features = Tensor::cat(&[&features, &new], 1)?;
+                features = Tensor::cat(&[&features, &new], channels.axis())?;
             }
             if let Some(transition) = &block.transition {
-                let [kernel, stride, padding] = TRANSITION_POOL.triples(self.axes);
-                features = average_pool3d(&transition.forward(&features, mode)?, kernel, stride, padding)?;
+                let halved = transition.forward(&features, mode)?;
+                features = channels.average_pool3d(&halved, TRANSITION_POOL.triples(self.axes))?;
             }
         }
-        Ok(global_average_pool(&normalise(&self.last_norm, &features, mode, true)?)?)
+        Ok(channels.global_average_pool(&normalise(&self.last_norm, &features, mode, true)?)?)
     }
 }
 

@@ -40,6 +40,17 @@ pub enum Error {
         /// Bytes to hand to `resume` of a training.
         checkpoint: Vec<u8>,
     },
+    /// A GPU that cannot be used: which, why, and what would help.
+    Device(String),
+    /// The device has too little memory for a training step.
+    OutOfMemory {
+        /// Samples that were to go through the network at once.
+        samples: usize,
+        /// Voxels of each along D, H, W.
+        shape: [usize; 3],
+        /// The most of them, among halves, for which a step was then possible; none if not even one.
+        fits: Option<usize>,
+    },
     /// A failure inside the tensor library.
     Tensor(candle_core::Error),
 }
@@ -53,7 +64,19 @@ impl fmt::Display for Error {
             Self::Setting(message)
             | Self::Data(message)
             | Self::Format(message)
-            | Self::Checkpoint(message) => f.write_str(message),
+            | Self::Checkpoint(message)
+            | Self::Device(message) => f.write_str(message),
+            Self::OutOfMemory { samples, shape: [depth, height, width], fits } => {
+                write!(
+                    f,
+                    "the device has too little memory for {samples} samples of {depth} x {height} x {width} voxels at \
+                     once; "
+                )?;
+                match fits {
+                    Some(fits) => write!(f, "a micro_batch of {fits} fits"),
+                    None => f.write_str("not even one fits; use a smaller crop, or a coarser grid"),
+                }
+            }
             Self::Volume { sample, message } => write!(f, "volume of sample {sample}: {message}"),
             Self::NoGradient { variables } => {
                 let shown = variables.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
@@ -88,5 +111,18 @@ impl std::error::Error for Error {
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         Self::Tensor(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn want_of_memory_says_what_fits() {
+        let told = |fits| Error::OutOfMemory { samples: 8, shape: [96, 192, 192], fits }.to_string();
+        let lack = "the device has too little memory for 8 samples of 96 x 192 x 192 voxels at once; ";
+        assert_eq!(told(Some(2)), format!("{lack}a micro_batch of 2 fits"));
+        assert_eq!(told(None), format!("{lack}not even one fits; use a smaller crop, or a coarser grid"));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, InplaceOp2, Layout, Storage, Tensor, Var, bail};
+use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Storage, Tensor, Var, bail};
 use rayon::prelude::*;
 
 use crate::error::Error;
@@ -37,7 +37,7 @@ impl Gradients {
         Ok(Self { tensors, factor: 1.0 })
     }
 
-    /// Adds the gradients of another batch, in the memory of this one's.
+    /// Adds the gradients of another batch, on the CPU in the memory of this one's.
     ///
     /// # Errors
     /// If they are of other variables.
@@ -45,8 +45,12 @@ impl Gradients {
         if !self.tensors.keys().eq(other.tensors.keys()) {
             return Err(Error::Data("gradients of other variables, expected those summed so far".into()));
         }
-        for (sum, term) in self.tensors.values().zip(other.tensors.values()) {
-            sum.inplace_op2(term, &AddScaled { factors: [self.factor, other.factor] })?;
+        for (sum, term) in self.tensors.values_mut().zip(other.tensors.values()) {
+            if sum.device().is_cpu() {
+                sum.inplace_op2(term, &AddScaled { factors: [self.factor, other.factor] })?;
+            } else {
+                *sum = scaled_sum(sum, self.factor, term, other.factor)?;
+            }
         }
         self.factor = 1.0;
         Ok(())
@@ -57,14 +61,24 @@ impl Gradients {
         self.factor = (f64::from(self.factor) * factor) as f32;
     }
 
-    /// The Euclidean norm over all variables. The squares are added in f64, in an order that the shapes decide.
+    /// The Euclidean norm over all variables. The squares are added in f64, in an order that the shapes decide; on
+    /// another device than the CPU, those of each row of a variable are added there, in f32.
     ///
     /// # Errors
-    /// If the gradients are not on the CPU.
+    /// If the device fails.
     pub fn norm(&self) -> Result<f64, Error> {
-        let mut sum = 0.0;
+        let (mut sum, mut elsewhere) = (0.0, Vec::new());
         for tensor in self.tensors.values() {
-            sum += with_values(tensor, |values| Ok(sum_of_squares(values)))?;
+            if tensor.device().is_cpu() {
+                sum += with_values(tensor, |values| Ok(sum_of_squares(values)))?;
+            } else {
+                elsewhere.push(row_sums_of_squares(tensor)?);
+            }
+        }
+        if !elsewhere.is_empty() {
+            // One wait for the device, not one for each variable.
+            let rows: Vec<f32> = Tensor::cat(&elsewhere, 0)?.to_vec1()?;
+            sum += rows.into_iter().map(f64::from).sum::<f64>();
         }
         Ok(sum.sqrt() * f64::from(self.factor))
     }
@@ -129,6 +143,17 @@ fn sum_of_squares(values: &[f32]) -> f64 {
     };
     let sums: Vec<f64> = values.par_chunks(CHUNK).map(chunk).collect();
     sums.iter().sum()
+}
+
+/// The sums over all axes but the first of the squares, by operations that every device has.
+fn row_sums_of_squares(tensor: &Tensor) -> candle_core::Result<Tensor> {
+    let rows = tensor.dims().first().copied().unwrap_or(1);
+    tensor.detach().to_dtype(DType::F32)?.sqr()?.reshape((rows, ()))?.sum(1)
+}
+
+/// `a of_a + b of_b`, by operations that every device has.
+fn scaled_sum(a: &Tensor, of_a: f32, b: &Tensor, of_b: f32) -> candle_core::Result<Tensor> {
+    (a.detach() * f64::from(of_a))? + (b.detach() * f64::from(of_b))?
 }
 
 /// `a = a * factors[0] + b * factors[1]`.
@@ -210,6 +235,26 @@ mod tests {
         assert_eq!(sum.norm().unwrap(), (1.5f64 * 1.5 + 9.0 + 4.5 * 4.5).sqrt());
         let error = sum.accumulate(&gradients_of(&[("c", vec![1.0])])).unwrap_err().to_string();
         assert_eq!(error, "gradients of other variables, expected those summed so far");
+    }
+
+    /// What a GPU does, on the CPU.
+    #[test]
+    fn operations_that_every_device_has_give_the_same() {
+        let tensor = |phase| {
+            let values: Vec<f32> =
+                wave(2 * 3 * 4, phase, 1.0).into_iter().map(|value| value as f32).collect();
+            Tensor::from_vec(values, (2, 3, 4), &Device::Cpu).unwrap()
+        };
+        let (a, b) = (tensor(0.4), tensor(1.4));
+        let rows = values(&row_sums_of_squares(&a).unwrap());
+        let expected: Vec<f64> =
+            values(&a).chunks(12).map(|row| row.iter().map(|value| value * value).sum()).collect();
+        assert_close("rows", &rows, &expected, 1e-6);
+        let scalar = Tensor::new(3f32, &Device::Cpu).unwrap();
+        assert_eq!(values(&row_sums_of_squares(&scalar).unwrap()), [9.0]);
+        let sum = scaled_sum(&a, 0.5, &b, 2.0).unwrap();
+        a.inplace_op2(&b, &AddScaled { factors: [0.5, 2.0] }).unwrap();
+        assert_close("sum", &values(&sum), &values(&a), 1e-7);
     }
 
     #[test]

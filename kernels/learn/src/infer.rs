@@ -1,12 +1,14 @@
 //! Scores and embeddings from trained weights.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use crate::batches::Voxels;
 use crate::clip::{self, ClipModel};
+use crate::device::Device;
 use crate::error::Error;
 use crate::loss::sigmoid;
 use crate::network::{Mode, Network};
+use crate::parameters::Builder;
 use crate::view::{Crop, View};
 use crate::weights::{Weights, kind_of};
 
@@ -28,14 +30,14 @@ pub enum AnyModel {
 }
 
 impl AnyModel {
-    /// Reads weights of either kind.
+    /// Reads weights of either kind, to apply them on `device`.
     ///
     /// # Errors
-    /// If the bytes are of neither.
-    pub fn load(bytes: &[u8]) -> Result<Self, Error> {
+    /// If the bytes are of neither, or if the device cannot be used.
+    pub fn load(bytes: &[u8], device: Device) -> Result<Self, Error> {
         Ok(match kind_of(bytes)?.as_str() {
-            clip::HEADER_KIND => Self::Clip(Box::new(ClipModel::load(bytes)?)),
-            _ => Self::Classifier(Box::new(Model::load(bytes)?)),
+            clip::HEADER_KIND => Self::Clip(Box::new(ClipModel::load(bytes, device)?)),
+            _ => Self::Classifier(Box::new(Model::load(bytes, device)?)),
         })
     }
 
@@ -53,14 +55,15 @@ impl AnyModel {
 }
 
 impl Model {
-    /// Reads weights that [`crate::classifier::train`] returned.
+    /// Reads weights that [`crate::classifier::train`] returned, to apply them on `device`.
     ///
     /// # Errors
-    /// If the bytes are no such weights.
-    pub fn load(bytes: &[u8]) -> Result<Self, Error> {
+    /// If the bytes are no such weights, or if the device cannot be used.
+    pub fn load(bytes: &[u8], device: Device) -> Result<Self, Error> {
         let Weights { model, classes, view, arrays } = Weights::from_bytes(bytes)?;
         view.check()?;
-        let network = Network::stored(model, classes.len(), arrays)?;
+        let builder = Builder::stored(arrays).on(&device.open()?);
+        let network = Network::build(model, classes.len(), builder)?;
         Ok(Self { network, classes, view })
     }
 
@@ -98,7 +101,7 @@ impl Model {
     fn embedding(&self, voxels: &Voxels, shape: [usize; 3]) -> Result<Tensor, Error> {
         voxels.check(shape).map_err(Error::Data)?;
         let (values, [depth, height, width]) = voxels.seen(&self.view, shape, Crop::Centre);
-        let input = Tensor::from_vec(values, (1, 1, depth, height, width), &Device::Cpu)?;
+        let input = Tensor::from_vec(values, (1, 1, depth, height, width), self.network.device())?;
         self.network.embed(&input, Mode::Eval)
     }
 }

@@ -4,7 +4,7 @@ use candle_core::{Tensor, Var};
 use candle_nn::Linear;
 
 use crate::batch_norm::BatchNorm;
-use crate::conv::conv3d;
+use crate::channels::Channels;
 use crate::error::Error;
 use crate::model::Axes;
 use crate::network::Mode;
@@ -55,12 +55,12 @@ impl Convolution {
         Ok(Self { weight, kernel, stride, padding })
     }
 
-    /// `(N, C, D, H, W)` to `(N, O, D', H', W')`.
+    /// `(N, C, D, H, W)` to `(N, O, D', H', W')`, in the order of the input's device.
     pub(crate) fn forward(&self, input: &Tensor) -> Result<Tensor, Error> {
         let (outputs, inputs) = (self.weight.dim(0)?, self.weight.dim(1)?);
         let [d, h, w] = self.kernel;
         let weight = self.weight.reshape((outputs, inputs, d, h, w))?;
-        Ok(conv3d(input, &weight, self.stride, self.padding)?)
+        Ok(Channels::on(input.device()).conv3d(input, &weight, self.stride, self.padding)?)
     }
 }
 
@@ -77,10 +77,7 @@ pub(crate) fn batch_norm(builder: &mut Builder, name: &str, channels: usize) -> 
 
 /// Batch normalisation in the mode of the network, rectified with `relu`.
 pub(crate) fn normalise(norm: &BatchNorm, input: &Tensor, mode: Mode, relu: bool) -> Result<Tensor, Error> {
-    Ok(match mode {
-        Mode::Train => norm.train(input, relu)?,
-        Mode::Eval => norm.eval(input, relu)?,
-    })
+    Ok(Channels::on(input.device()).normalise(norm, input, mode == Mode::Train, relu)?)
 }
 
 /// A linear layer with the variables `{name}.weight` `(outputs, inputs)`, drawn by `init`, and `{name}.bias`, zero.

@@ -1,6 +1,6 @@
 //! A network: an encoder that makes an embedding of an image or a volume, and a linear head.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use candle_nn::{Linear, Module};
 
 use crate::densenet::{self, DenseNet};
@@ -29,12 +29,12 @@ pub(crate) enum Mode {
 }
 
 impl Network {
-    /// A network with weights drawn from `seed`.
+    /// A network with weights drawn from `seed`, on the CPU.
     pub(crate) fn seeded(kind: ModelKind, classes: usize, seed: u64) -> Result<Self, Error> {
         Self::build(kind, classes, Builder::seeded(seed))
     }
 
-    /// A network with stored weights.
+    /// A network with stored weights, on the CPU.
     pub(crate) fn stored(kind: ModelKind, classes: usize, arrays: Arrays) -> Result<Self, Error> {
         Self::build(kind, classes, Builder::stored(arrays))
     }
@@ -70,7 +70,8 @@ impl Network {
         Ok((Self::stored(kind, classes, arrays)?, coverage))
     }
 
-    fn build(kind: ModelKind, classes: usize, mut builder: Builder) -> Result<Self, Error> {
+    /// A network with the variables of `builder`, on its device.
+    pub(crate) fn build(kind: ModelKind, classes: usize, mut builder: Builder) -> Result<Self, Error> {
         let encoder = Encoder::new(kind, &mut builder)?;
         let inputs = kind.embedding_dim();
         let name = kind.head_name();
@@ -84,6 +85,11 @@ impl Network {
     /// `(N, 1, D, H, W)` to `(N, embedding)`; see [`Encoder::embed`].
     pub(crate) fn embed(&self, input: &Tensor, mode: Mode) -> Result<Tensor, Error> {
         self.encoder.embed(input, mode)
+    }
+
+    /// Where its variables are.
+    pub(crate) fn device(&self) -> &Device {
+        self.head.weight().device()
     }
 
     /// `(N, embedding)` to logits `(N, classes)`.
@@ -131,7 +137,7 @@ impl Encoder {
     }
 
     /// `(N, 1, D, H, W)`, with D = 1 for images, to the embedding `(N, embedding)`: the pooled features of the last
-    /// stage, or the normalised class token of a vision transformer.
+    /// stage, or the normalised class token of a vision transformer, in f32.
     pub(crate) fn embed(&self, input: &Tensor, mode: Mode) -> Result<Tensor, Error> {
         let depth = match self.axes {
             Axes::Image => "1",
@@ -157,7 +163,7 @@ mod tests {
     use crate::goldens::{
         assert_close, assert_gradients, fill, network_golden, numbers, sizes, values, wave, wave_var,
     };
-    use candle_core::{DType, Device};
+    use candle_core::DType;
 
     const TINY: [ModelKind; 6] = [
         ModelKind::ResNet3dTiny,

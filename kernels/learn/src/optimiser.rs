@@ -2,12 +2,16 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+#[cfg(feature = "cuda")]
+use std::collections::btree_map::Entry;
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor, Var, bail};
 use rayon::prelude::*;
 
 use crate::error::Error;
 use crate::gradients::{Gradients, with_values};
+#[cfg(feature = "cuda")]
+use crate::optimiser_cuda::{self, DeviceArray};
 use crate::schedule::Rates;
 use crate::vectorised::vectorised;
 
@@ -33,7 +37,7 @@ impl Optimiser {
     /// Moves every variable against its gradient, in place.
     ///
     /// # Errors
-    /// If a variable has no gradient, or is not f32 on the CPU.
+    /// If a variable has no gradient, or is not f32 on the CPU or a GPU.
     pub fn step(
         &mut self,
         variables: &BTreeMap<String, Var>,
@@ -55,25 +59,24 @@ impl Optimiser {
     }
 
     /// A copy of the state.
-    pub fn state(&self) -> OptimiserState {
+    ///
+    /// # Errors
+    /// If what is on a GPU cannot be read back.
+    pub fn state(&self) -> Result<OptimiserState, Error> {
         let arrays = match self {
             Self::AdamW(adamw) => adamw
-                .moments
-                .iter()
+                .moments()?
+                .into_iter()
                 .flat_map(|(name, moments)| {
-                    [
-                        (format!("first/{name}"), moments.first.clone()),
-                        (format!("second/{name}"), moments.second.clone()),
-                    ]
+                    [(format!("first/{name}"), moments.first), (format!("second/{name}"), moments.second)]
                 })
                 .collect(),
             Self::Sgd(sgd) => {
-                let copy =
-                    |(name, values): (&String, &Vec<f32>)| (format!("momentum/{name}"), values.clone());
-                sgd.momenta.iter().map(copy).collect()
+                let named = |(name, values): (String, Vec<f32>)| (format!("momentum/{name}"), values);
+                sgd.momenta()?.into_iter().map(named).collect()
             }
         };
-        OptimiserState { step: self.steps_done(), arrays }
+        Ok(OptimiserState { step: self.steps_done(), arrays })
     }
 
     /// Goes on with a saved state.
@@ -84,7 +87,7 @@ impl Optimiser {
         let shape = |arrays: &BTreeMap<String, Vec<f32>>| -> Vec<(String, usize)> {
             arrays.iter().map(|(name, values)| (name.clone(), values.len())).collect()
         };
-        if shape(&state.arrays) != shape(&self.state().arrays) {
+        if shape(&state.arrays) != shape(&self.state()?.arrays) {
             return Err(other_variables());
         }
         let mut take = |kind: &str, name: &str| state.arrays.remove(&format!("{kind}/{name}"));
@@ -95,12 +98,16 @@ impl Optimiser {
                     moments.first = take("first", name).ok_or_else(other_variables)?;
                     moments.second = take("second", name).ok_or_else(other_variables)?;
                 }
+                #[cfg(feature = "cuda")]
+                adamw.on_gpu.clear();
             }
             Self::Sgd(sgd) => {
                 sgd.step = state.step;
                 for (name, momentum) in &mut sgd.momenta {
                     *momentum = take("momentum", name).ok_or_else(other_variables)?;
                 }
+                #[cfg(feature = "cuda")]
+                sgd.on_gpu.clear();
             }
         }
         Ok(())
@@ -117,6 +124,10 @@ pub struct AdamW {
     settings: AdamWSettings,
     step: usize,
     moments: BTreeMap<String, Moments>,
+    /// First and second moments of variables on a GPU, from their first step on; those above are then of an earlier
+    /// time.
+    #[cfg(feature = "cuda")]
+    on_gpu: BTreeMap<String, [DeviceArray; 2]>,
 }
 
 /// The settings of [`AdamW`].
@@ -152,7 +163,28 @@ impl AdamW {
         let zeros =
             |var: &Var| Moments { first: vec![0.0; var.elem_count()], second: vec![0.0; var.elem_count()] };
         let moments = variables.iter().map(|(name, var)| (name.clone(), zeros(var))).collect();
-        Self { settings, step: 0, moments }
+        Self {
+            settings,
+            step: 0,
+            moments,
+            #[cfg(feature = "cuda")]
+            on_gpu: BTreeMap::new(),
+        }
+    }
+
+    /// A copy of the moments.
+    fn moments(&self) -> Result<BTreeMap<String, Moments>, Error> {
+        #[cfg_attr(not(feature = "cuda"), expect(unused_mut, reason = "a GPU has newer ones"))]
+        let mut moments = self.moments.clone();
+        #[cfg(feature = "cuda")]
+        for (name, [first, second]) in &self.on_gpu {
+            let newer = Moments {
+                first: optimiser_cuda::download(first)?,
+                second: optimiser_cuda::download(second)?,
+            };
+            moments.insert(name.clone(), newer);
+        }
+        Ok(moments)
     }
 
     fn step(
@@ -177,6 +209,21 @@ impl AdamW {
         for (name, var) in variables {
             let gradient = gradient_of(gradients, name)?;
             let moments = self.moments.get_mut(name).ok_or_else(other_variables)?;
+            #[cfg(feature = "cuda")]
+            if var.device().is_cuda() {
+                let moments = match self.on_gpu.entry(name.clone()) {
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) => {
+                        let [first, second] = [&moments.first, &moments.second];
+                        entry.insert([
+                            optimiser_cuda::upload(var, first)?,
+                            optimiser_cuda::upload(var, second)?,
+                        ])
+                    }
+                };
+                optimiser_cuda::adamw(var, gradient, moments, coefficients)?;
+                continue;
+            }
             move_against(var, gradient, |weights, gradient| {
                 adamw(weights, gradient, moments, coefficients);
             })?;
@@ -187,20 +234,20 @@ impl AdamW {
 
 /// What a step of AdamW does to every element alike.
 #[derive(Clone, Copy, Debug)]
-struct AdamWCoefficients {
+pub(crate) struct AdamWCoefficients {
     /// Factor of the gradient.
-    gradient: f32,
+    pub(crate) gradient: f32,
     /// What remains of the first moment, and the share of the gradient.
-    first: [f32; 2],
+    pub(crate) first: [f32; 2],
     /// What remains of the second moment, and the share of the gradient's square.
-    second: [f32; 2],
+    pub(crate) second: [f32; 2],
     /// Factor of the weight.
-    decay: f32,
+    pub(crate) decay: f32,
     /// Learning rate, corrected for the first moment's start at zero.
-    rate: f32,
+    pub(crate) rate: f32,
     /// Factor of the root of the second moment, for the same reason.
-    deviation: f32,
-    epsilon: f32,
+    pub(crate) deviation: f32,
+    pub(crate) epsilon: f32,
 }
 
 /// Elements per task.
@@ -236,6 +283,9 @@ pub struct Sgd {
     settings: SgdSettings,
     step: usize,
     momenta: BTreeMap<String, Vec<f32>>,
+    /// Those of variables on a GPU, from their first step on; those above are then of an earlier time.
+    #[cfg(feature = "cuda")]
+    on_gpu: BTreeMap<String, DeviceArray>,
 }
 
 /// The settings of [`Sgd`].
@@ -253,7 +303,24 @@ impl Sgd {
     /// An optimiser before its first step.
     pub fn new(variables: &BTreeMap<String, Var>, settings: SgdSettings) -> Self {
         let zeros = |(name, var): (&String, &Var)| (name.clone(), vec![0.0; var.elem_count()]);
-        Self { settings, step: 0, momenta: variables.iter().map(zeros).collect() }
+        Self {
+            settings,
+            step: 0,
+            momenta: variables.iter().map(zeros).collect(),
+            #[cfg(feature = "cuda")]
+            on_gpu: BTreeMap::new(),
+        }
+    }
+
+    /// A copy of the momenta.
+    fn momenta(&self) -> Result<BTreeMap<String, Vec<f32>>, Error> {
+        #[cfg_attr(not(feature = "cuda"), expect(unused_mut, reason = "a GPU has newer ones"))]
+        let mut momenta = self.momenta.clone();
+        #[cfg(feature = "cuda")]
+        for (name, newer) in &self.on_gpu {
+            momenta.insert(name.clone(), optimiser_cuda::download(newer)?);
+        }
+        Ok(momenta)
     }
 
     fn step(
@@ -273,6 +340,15 @@ impl Sgd {
         for (name, var) in variables {
             let gradient = gradient_of(gradients, name)?;
             let momentum = self.momenta.get_mut(name).ok_or_else(other_variables)?;
+            #[cfg(feature = "cuda")]
+            if var.device().is_cuda() {
+                let momentum = match self.on_gpu.entry(name.clone()) {
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) => entry.insert(optimiser_cuda::upload(var, momentum)?),
+                };
+                optimiser_cuda::sgd(var, gradient, momentum, coefficients)?;
+                continue;
+            }
             move_against(var, gradient, |weights, gradient| sgd(weights, gradient, momentum, coefficients))?;
         }
         Ok(())
@@ -281,14 +357,14 @@ impl Sgd {
 
 /// What a step of gradient descent does to every element alike.
 #[derive(Clone, Copy, Debug)]
-struct SgdCoefficients {
+pub(crate) struct SgdCoefficients {
     /// Factor of the gradient.
-    gradient: f32,
+    pub(crate) gradient: f32,
     /// Share of the weight that is added to the gradient.
-    decay: f32,
-    momentum: f32,
-    nesterov: bool,
-    rate: f32,
+    pub(crate) decay: f32,
+    pub(crate) momentum: f32,
+    pub(crate) nesterov: bool,
+    pub(crate) rate: f32,
 }
 
 /// One pass over a variable, its gradient and its momentum.
@@ -436,7 +512,7 @@ mod tests {
             let variables = variables(12);
             let mut optimiser = make(&variables);
             (0..3).for_each(|number| step(&mut optimiser, &variables, rates(number)));
-            let state = optimiser.state();
+            let state = optimiser.state().unwrap();
             assert_eq!(state.step, 3);
             let mut resumed = make(&variables);
             resumed.resume(state).unwrap();
@@ -448,7 +524,7 @@ mod tests {
     #[test]
     fn a_state_of_another_optimiser_or_model_is_an_error() {
         let settings = SgdSettings { momentum: 0.9, nesterov: false, weight_decay: 0.0 };
-        let state = Optimiser::Sgd(Sgd::new(&variables(3), settings)).state();
+        let state = Optimiser::Sgd(Sgd::new(&variables(3), settings)).state().unwrap();
         for mut other in [
             adamw(&variables(3), AdamWSettings::default()),
             Optimiser::Sgd(Sgd::new(&variables(4), settings)),

@@ -84,6 +84,7 @@ impl Parameters {
 /// Makes the variables of a network as its layers ask for them.
 pub(crate) struct Builder {
     source: Source,
+    device: Device,
     parameters: Parameters,
 }
 
@@ -98,18 +99,24 @@ impl Builder {
     pub(crate) fn seeded(seed: u64) -> Self {
         Self {
             source: Source::Seed(Box::new(ChaCha8Rng::seed_from_u64(seed))),
+            device: Device::Cpu,
             parameters: Parameters::default(),
         }
     }
 
     /// Variables of zeros: the shapes of a network whose values come from elsewhere.
     pub(crate) fn zeroed() -> Self {
-        Self { source: Source::Zeros, parameters: Parameters::default() }
+        Self { source: Source::Zeros, device: Device::Cpu, parameters: Parameters::default() }
     }
 
     /// Variables taken from `arrays`, each of which must be asked for once.
     pub(crate) fn stored(arrays: Arrays) -> Self {
-        Self { source: Source::Stored(arrays), parameters: Parameters::default() }
+        Self { source: Source::Stored(arrays), device: Device::Cpu, parameters: Parameters::default() }
+    }
+
+    /// The same variables, in the memory of `device`.
+    pub(crate) fn on(self, device: &Device) -> Self {
+        Self { device: device.clone(), ..self }
     }
 
     pub(crate) fn trainable(&mut self, name: String, shape: &[usize], init: Init) -> Result<Var, Error> {
@@ -157,7 +164,7 @@ impl Builder {
                 array.values
             }
         };
-        Ok(Var::from_vec(values, shape, &Device::Cpu)?)
+        Ok(Var::from_vec(values, shape, &self.device)?)
     }
 }
 

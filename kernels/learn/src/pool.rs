@@ -5,10 +5,12 @@ use std::ops::Range;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
+#[cfg(feature = "cuda")]
+use crate::pool_cuda::{Pooling, pool3d_channels_last};
 use crate::storage::{contiguous_slice, with_float};
 
-/// The largest value of each window of `input` `(N, C, D, H, W)`, f32 or f64; what lies outside the input is left
-/// out. Triples are in voxels along D, H, W; the result is `(N, C, D', H', W')` with
+/// The largest value of each window of `input` `(N, C, D, H, W)`, f32 or f64, on a GPU f32 or bf16; what lies outside
+/// the input is left out. Triples are in voxels along D, H, W; the result is `(N, C, D', H', W')` with
 /// `D' = (D + 2 padding - kernel) / stride + 1`, rounded down, and so on.
 ///
 /// The gradient of a window goes to its first largest value in the order of memory. A NaN is the largest value.
@@ -23,6 +25,12 @@ pub fn max_pool3d(
     padding: [usize; 3],
 ) -> Result<Tensor> {
     let windows = Windows::new("max_pool3d", input.dims(), kernel, stride, padding)?;
+    #[cfg(feature = "cuda")]
+    if input.device().is_cuda() {
+        let channels_last = input.permute((0, 2, 3, 4, 1))?;
+        let output = pool3d_channels_last(&channels_last, Pooling::Max, kernel, stride, padding)?;
+        return output.permute((0, 4, 1, 2, 3));
+    }
     input.contiguous()?.apply_op1(MaxPool { windows })
 }
 
@@ -38,7 +46,53 @@ pub fn average_pool3d(
     padding: [usize; 3],
 ) -> Result<Tensor> {
     let windows = Windows::new("average_pool3d", input.dims(), kernel, stride, padding)?;
+    #[cfg(feature = "cuda")]
+    if input.device().is_cuda() {
+        let channels_last = input.permute((0, 2, 3, 4, 1))?;
+        let output = pool3d_channels_last(&channels_last, Pooling::Average, kernel, stride, padding)?;
+        return output.permute((0, 4, 1, 2, 3));
+    }
     input.contiguous()?.apply_op1(AveragePool { windows })
+}
+
+/// As [`max_pool3d`] for `input` `(N, D, H, W, C)`, the order of memory that a GPU is fastest in: `(N, D', H', W', C)`.
+///
+/// # Errors
+/// As for [`max_pool3d`].
+pub fn max_pool3d_channels_last(
+    input: &Tensor,
+    kernel: [usize; 3],
+    stride: [usize; 3],
+    padding: [usize; 3],
+) -> Result<Tensor> {
+    let channels_first = input.permute((0, 4, 1, 2, 3))?;
+    #[cfg(feature = "cuda")]
+    if input.device().is_cuda() {
+        Windows::new("max_pool3d", channels_first.dims(), kernel, stride, padding)?;
+        return pool3d_channels_last(input, Pooling::Max, kernel, stride, padding);
+    }
+    let output = max_pool3d(&channels_first, kernel, stride, padding)?;
+    output.permute((0, 2, 3, 4, 1))?.contiguous()
+}
+
+/// As [`average_pool3d`] for `input` `(N, D, H, W, C)`: `(N, D', H', W', C)`.
+///
+/// # Errors
+/// As for [`max_pool3d`].
+pub fn average_pool3d_channels_last(
+    input: &Tensor,
+    kernel: [usize; 3],
+    stride: [usize; 3],
+    padding: [usize; 3],
+) -> Result<Tensor> {
+    let channels_first = input.permute((0, 4, 1, 2, 3))?;
+    #[cfg(feature = "cuda")]
+    if input.device().is_cuda() {
+        Windows::new("average_pool3d", channels_first.dims(), kernel, stride, padding)?;
+        return pool3d_channels_last(input, Pooling::Average, kernel, stride, padding);
+    }
+    let output = average_pool3d(&channels_first, kernel, stride, padding)?;
+    output.permute((0, 2, 3, 4, 1))?.contiguous()
 }
 
 /// The mean over D, H and W: `(N, C, D, H, W)` to `(N, C)`.

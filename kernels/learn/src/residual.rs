@@ -1,12 +1,17 @@
 //! The end of a residual block: the rectified sum, in one pass each way.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
+#[cfg(feature = "cuda")]
+use crate::residual_cuda;
 use crate::storage::{contiguous_slice, with_float};
 use crate::vectorised::vectorised;
 
-/// `max(a + b, 0)` for two tensors of one shape, f32 or f64; the gradient at a sum of zero is zero.
+/// `max(a + b, 0)` for two tensors of one shape, f32 or f64, on a GPU f32 or bf16; the gradient at a sum of zero is
+/// zero.
 ///
 /// # Errors
 /// If the shapes or types differ.
@@ -46,6 +51,17 @@ impl CustomOp2 for AddRelu {
         Ok((sum, la.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        a: &CudaStorage,
+        la: &Layout,
+        b: &CudaStorage,
+        lb: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        Ok((residual_cuda::add_relu(a, la, b, lb)?, la.shape().clone()))
+    }
+
     fn bwd(
         &self,
         _: &Tensor,
@@ -79,6 +95,17 @@ impl CustomOp2 for ReluGradient {
             |y, g| if y == 0.0 { 0.0 } else { g },
         ));
         Ok((gradient, ly.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        y: &CudaStorage,
+        ly: &Layout,
+        g: &CudaStorage,
+        lg: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        Ok((residual_cuda::relu_gradient(y, ly, g, lg)?, ly.shape().clone()))
     }
 }
 

@@ -6,12 +6,12 @@
 use candle_core::Tensor;
 
 use crate::batch_norm::BatchNorm;
+use crate::channels::Channels;
 use crate::error::Error;
 use crate::layers::{Convolution, Window, batch_norm, normalise};
 use crate::model::Axes;
 use crate::network::Mode;
 use crate::parameters::{Builder, Init};
-use crate::pool::{global_average_pool, max_pool3d};
 use crate::residual::add_relu;
 
 /// The sizes of a ResNet.
@@ -85,15 +85,15 @@ impl ResNet {
 
     /// `(N, 1, D, H, W)` to the pooled features of the last stage, `(N, embedding)`.
     pub(crate) fn embed(&self, input: &Tensor, mode: Mode) -> Result<Tensor, Error> {
-        let mut features = self.stem.forward(input, mode, true)?;
+        let (channels, input) = Channels::of_input(input)?;
+        let mut features = self.stem.forward(&input, mode, true)?;
         if self.axes == Axes::Image {
-            let [kernel, stride, padding] = IMAGE_POOL.triples(self.axes);
-            features = max_pool3d(&features, kernel, stride, padding)?;
+            features = channels.max_pool3d(&features, IMAGE_POOL.triples(self.axes))?;
         }
         for block in &self.blocks {
             features = block.forward(&features, mode)?;
         }
-        Ok(global_average_pool(&features)?)
+        Ok(channels.global_average_pool(&features)?)
     }
 }
 

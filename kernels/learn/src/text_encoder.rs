@@ -72,7 +72,8 @@ impl TextEncoder {
         let rules = Rules { network: "the BERT", rename: &bert::published_name, rule: &|_| Rule::Taken };
         let coverage = transfer(&StateDict::read(&weights)?, &mut arrays, &rules)?;
         let tokenizer = vocabulary.json().to_owned();
-        Ok((Self::stored(TextHeader { config, max_length, tokenizer }, arrays)?, coverage))
+        let header = TextHeader { config, max_length, tokenizer };
+        Ok((Self::stored(header, arrays, &Device::Cpu)?, coverage))
     }
 
     /// Reads what [`Self::to_bytes`] wrote.
@@ -84,7 +85,7 @@ impl TextEncoder {
         if header.kind != HEADER_KIND {
             return Err(Error::Format(format!("the file is `{}`, expected `{HEADER_KIND}`", header.kind)));
         }
-        Self::stored(header.text, arrays)
+        Self::stored(header.text, arrays, &Device::Cpu)
     }
 
     /// A safetensors file of f32 arrays with the names of Hugging Face's `BertModel`, and the header in its metadata.
@@ -106,9 +107,18 @@ impl TextEncoder {
     }
 
     /// An encoder with stored weights.
-    pub(crate) fn stored(header: TextHeader, arrays: Arrays) -> Result<Self, Error> {
+    pub(crate) fn stored(header: TextHeader, arrays: Arrays, device: &Device) -> Result<Self, Error> {
         let vocabulary = Vocabulary::from_json(header.tokenizer)?;
-        Self::build(header.config, vocabulary, header.max_length, Builder::stored(arrays))
+        Self::build(header.config, vocabulary, header.max_length, Builder::stored(arrays).on(device))
+    }
+
+    /// The same encoder, in the memory of `device`.
+    pub(crate) fn on(self, device: &Device) -> Result<Self, Error> {
+        if self.bert.device().same_device(device) {
+            return Ok(self);
+        }
+        let builder = Builder::stored(self.parameters.arrays()?).on(device);
+        Self::build(self.config, self.vocabulary, self.max_length, builder)
     }
 
     fn build(
@@ -156,8 +166,8 @@ impl TextEncoder {
         if tokens.ids.is_empty() {
             return Err(Error::Data(format!("{shape:?} texts and tokens, expected some")));
         }
-        let ids = Tensor::from_slice(&tokens.ids, shape, &Device::Cpu)?;
-        let mask = Tensor::from_slice(&tokens.mask, shape, &Device::Cpu)?.to_dtype(DType::F32)?;
+        let ids = Tensor::from_slice(&tokens.ids, shape, self.bert.device())?;
+        let mask = Tensor::from_slice(&tokens.mask, shape, self.bert.device())?.to_dtype(DType::F32)?;
         let hidden = self.bert.forward(&ids, &mask)?;
         Ok(hidden.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?)
     }
@@ -263,7 +273,7 @@ mod tests {
         let encode =
             |encoder: &TextEncoder| values(&encoder.encode(&encoder.tokenise(&TEXTS).unwrap()).unwrap());
         assert_eq!(encode(&again), encode(&encoder));
-        let error = crate::infer::Model::load(&bytes).unwrap_err().to_string();
+        let error = crate::infer::Model::load(&bytes, crate::device::Device::Cpu).unwrap_err().to_string();
         assert!(error.contains("metadata is not as expected"), "{error}");
     }
 
@@ -329,7 +339,7 @@ mod tests {
         assert!(error.contains(" tokens and the network 10, expected no more"), "{error}");
         let header = TextHeader { max_length: 1000, ..encoder.header() };
         let arrays = encoder.parameters.arrays().unwrap();
-        let error = TextEncoder::stored(header, arrays).unwrap_err().to_string();
+        let error = TextEncoder::stored(header, arrays, &Device::Cpu).unwrap_err().to_string();
         assert!(error.contains("up to 1000 tokens and the network 128 positions"), "{error}");
     }
 }

@@ -91,8 +91,7 @@ fn start(
     let mut command = Command::new(&program);
     command.args(&words[1..]).current_dir(&place.folder).env_clear().envs(fixed_variables(place));
     if !io.gpus().is_empty() {
-        let gpus: Vec<String> = io.gpus().iter().map(ToString::to_string).collect();
-        command.env("CUDA_VISIBLE_DEVICES", gpus.join(","));
+        command.env("CUDA_VISIBLE_DEVICES", crate::gpus::visible_devices(io.gpus()));
     }
     for name in variables {
         let value = std::env::var_os(name);

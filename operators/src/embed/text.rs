@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::embed::{vector_column, vector_schema};
+use crate::gpus::device_of;
 use crate::label::rules::sections;
 use crate::train::text::joined;
 
@@ -45,7 +46,7 @@ impl Operator for EmbedText {
         let weights = io.input("weights")?;
         anyhow::ensure!(weights.num_rows() == 1, "`weights` has {} rows, expected one", weights.num_rows());
         let path = io.side_file(texts(weights, "weights")?.value(0))?;
-        let model = ClipModel::load(&std::fs::read(path)?)?;
+        let model = ClipModel::load(&std::fs::read(path)?, device_of(io))?;
         let rows = io.rows().clone();
         let rows = match &self.sections {
             Some(sections) => {

@@ -18,6 +18,7 @@ use crate::eval::classification::{self, Bootstrap, EvalClassification, Threshold
 use crate::eval::cohort::truth_columns;
 use crate::eval::vectors::of_rows;
 use crate::findings;
+use crate::gpus::device_of;
 use crate::one_or_many::OneOrMany;
 use crate::sights::{self, Sight};
 
@@ -147,7 +148,7 @@ impl Operator for EvalZeroShot {
         let weights = io.input("weights")?;
         ensure!(weights.num_rows() == 1, "`weights` has {} rows, expected one", weights.num_rows());
         let path = io.side_file(texts(weights, "weights")?.value(0))?;
-        let model = ClipModel::load(&std::fs::read(path)?)?;
+        let model = ClipModel::load(&std::fs::read(path)?, device_of(io))?;
         let (similarity, scale) = model.similarity()?;
         let similarity = match similarity {
             clip::Similarity::Dot => argent_stats::Similarity::Dot,

@@ -19,6 +19,7 @@ use arrow::datatypes::Float64Type;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::gpus::device_of;
 use crate::sights::{self, Sight};
 use crate::train::augment::Augment;
 use crate::train::course::{self, history_columns, history_fields};
@@ -319,8 +320,9 @@ impl Operator for TrainClassifier {
             io.progress(0, 1, format!("weights to start from: {coverage}"));
         }
         let every = Duration::from_secs_f64(self.checkpoint_seconds);
+        let device = device_of(io);
         let trained = course::train(io, every, &cohort.files, |resume, observer| {
-            classifier::train(&config, &data, start.as_ref(), resume, observer)
+            classifier::train(&config, &data, start.as_ref(), device, resume, observer)
         })?;
         if trained.without_weight > 0 {
             let count = trained.without_weight;

@@ -18,6 +18,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::gpus::device_of;
 use crate::label::rules::sections;
 use crate::sights::{self, Sight};
 use crate::train::augment::Augment;
@@ -219,8 +220,9 @@ impl Operator for TrainClip {
         let config = self.config(sight, training.len())?;
         let data = ClipData { texts: pairs.texts, parts: pairs.parts, load: Box::new(load) };
         let every = Duration::from_secs_f64(self.checkpoint_seconds);
+        let device = device_of(io);
         let trained = course::train(io, every, &pairs.files, |resume, observer| {
-            clip::train(&config, &data, encoder.clone(), image.as_ref(), resume, observer)
+            clip::train(&config, &data, encoder.clone(), image.as_ref(), device, resume, observer)
         })?;
         let digest = io.keep(&trained.weights)?;
         let columns: Vec<ArrayRef> = vec![
