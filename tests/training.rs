@@ -168,7 +168,7 @@ fn trained(sandbox: &Sandbox, store: &str) -> (Vec<String>, Vec<String>) {
 fn goes_on(sandbox: &Sandbox, store: &str) -> String {
     let said = sandbox.succeeds(&["run", "p.yaml", "--store", store]);
     assert_eq!(trained(sandbox, store), trained(sandbox, "whole"));
-    assert_eq!(checkpoints(sandbox, store), [PathBuf::new(); 0]);
+    assert!(checkpoints(sandbox, store).is_empty());
     let told = format!("{}{}", said.out, said.err);
     told.lines().filter(|line| line.contains("step")).map(numbers_hidden).collect::<Vec<_>>().join("\n")
 }
