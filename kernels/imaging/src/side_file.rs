@@ -14,7 +14,7 @@
 //! | 192.. | for each chunk, x fastest: `u32` length of its frame in bytes |
 //! | behind | the frames, one after another, to the end of the file |
 //!
-//! A chunk has 64 x 64 x 32 voxels, or what is left at the end of an axis; [`chunk`] says what its frame holds. On a chest
+//! A chunk has 64 x 64 x 32 voxels, or what is left at the end of an axis; `side_file/chunk.rs` says what its frame holds. On a chest
 //! CT at 1.5 x 1.5 x 3 mm a file has a third of the voxels' bytes (docs/performance.md has the measurement). A file of version 1
 //! has plain `i16` voxels behind the same header, for programs that map it into memory or know nothing of chunks.
 
