@@ -20,6 +20,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::gpus::device_of;
+use crate::plot;
 use crate::sights::{self, Sight};
 use crate::train::augment::Augment;
 use crate::train::course::{self, history_columns, history_fields};
@@ -283,6 +284,7 @@ impl Operator for TrainClassifier {
         seen.extend(["spacing_mm", PATIENT].into_iter().filter(has));
         let mut signature = Signature::new(weights, &["model"])
             .output("history", column::schema(history_fields()), &["epoch", "step"])
+            .output(plot::stored::OUTPUT, column::schema(plot::fields()), &["name"])
             .reads(sight.port(), seen)
             .reads("labels", BTreeSet::from([labels_on.as_str(), "finding", "target", "weight"]))
             .reads("split", BTreeSet::from([split_on.as_str(), "part"]));
@@ -339,7 +341,8 @@ impl Operator for TrainClassifier {
             let columns = coverage_columns(coverage);
             io.emit("coverage", RecordBatch::try_new(io.schema("coverage")?, columns)?)?;
         }
-        io.emit("history", RecordBatch::try_new(io.schema("history")?, history_columns(&trained.history))?)
+        io.emit("history", RecordBatch::try_new(io.schema("history")?, history_columns(&trained.history))?)?;
+        course::emit_plots(io, &trained.history)
     }
 }
 

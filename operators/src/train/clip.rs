@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gpus::device_of;
 use crate::label::rules::sections;
+use crate::plot;
 use crate::sights::{self, Sight};
 use crate::train::augment::Augment;
 use crate::train::classifier::{PATIENT, Parts, check_leak, check_one_grid, model_problem, part_by_id};
@@ -193,6 +194,7 @@ impl Operator for TrainClip {
         reports.insert(reports_on);
         let mut signature = Signature::new(weights, &["model"])
             .output("history", column::schema(history_fields()), &["epoch", "step"])
+            .output(plot::stored::OUTPUT, column::schema(plot::fields()), &["name"])
             .reads(sight.port(), seen)
             .reads("reports", reports)
             .reads("split", BTreeSet::from([split_on.as_str(), "part"]));
@@ -230,7 +232,8 @@ impl Operator for TrainClip {
             Arc::new(StringArray::from(vec![digest.to_string()])),
         ];
         io.emit("", RecordBatch::try_new(io.schema("")?, columns)?)?;
-        io.emit("history", RecordBatch::try_new(io.schema("history")?, history_columns(&trained.history))?)
+        io.emit("history", RecordBatch::try_new(io.schema("history")?, history_columns(&trained.history))?)?;
+        course::emit_plots(io, &trained.history)
     }
 }
 

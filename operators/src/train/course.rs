@@ -1,16 +1,16 @@
 //! How a training runs inside a step: progress, checkpoints in the store, and what is said when it fails.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
-use argent_engine::Io;
+use argent_engine::{Io, column};
 use argent_learn::Error;
-use argent_learn::history::{Answer, History, Observer, Progress};
+use argent_learn::history::{Answer, EpochRecord, History, Observer, Progress, StepRecord};
 use arrow::array::{ArrayRef, Float64Array, Int64Array};
 use arrow::datatypes::Field;
-use std::sync::Arc;
 
-use argent_engine::column;
+use crate::plot;
 
 /// Trains, going on from the state that an earlier run left. It is kept every `every` and when the run is interrupted.
 ///
@@ -97,6 +97,29 @@ fn short(digest: &str) -> String {
     digest.chars().take(12).collect()
 }
 
+/// Draws the course of a training, as the step's plots.
+///
+/// # Errors
+/// When the store does not take the picture.
+pub(crate) fn emit_plots(io: &mut Io, history: &History) -> anyhow::Result<()> {
+    let val_loss = |at: usize| {
+        let is_last = history.steps.get(at + 1).is_none_or(|next| next.epoch != history.steps[at].epoch);
+        let epoch = history.epochs.iter().find(|epoch| epoch.epoch == history.steps[at].epoch);
+        epoch.filter(|_| is_last)?.validation_loss
+    };
+    let step = |(at, record): (usize, &StepRecord)| plot::training::Step {
+        step: record.step as u64,
+        lr: record.lr,
+        train_loss: record.loss,
+        val_loss: val_loss(at),
+    };
+    let steps: Vec<plot::training::Step> = history.steps.iter().enumerate().map(step).collect();
+    let picture = plot::training::figure("training", &steps).svg();
+    let digest = io.keep(picture.as_bytes())?;
+    let plots = plot::stored::batch(io.schema(plot::stored::OUTPUT)?, &[("training", digest)])?;
+    io.emit(plot::stored::OUTPUT, plots)
+}
+
 /// The columns of a history: a row per step.
 pub(crate) fn history_fields() -> Vec<Field> {
     vec![
@@ -114,10 +137,10 @@ pub(crate) fn history_fields() -> Vec<Field> {
 pub(crate) fn history_columns(history: &History) -> Vec<ArrayRef> {
     let steps = &history.steps;
     let last = |place: usize| steps.get(place + 1).is_none_or(|next| next.epoch != steps[place].epoch);
-    let epoch = |(place, step): (usize, &argent_learn::history::StepRecord)| {
+    let epoch = |(place, step): (usize, &StepRecord)| {
         history.epochs.iter().find(|e| e.epoch == step.epoch).filter(|_| last(place))
     };
-    let of_epochs = |value: fn(&argent_learn::history::EpochRecord) -> Option<f64>| -> Float64Array {
+    let of_epochs = |value: fn(&EpochRecord) -> Option<f64>| -> Float64Array {
         steps.iter().enumerate().map(|step| epoch(step).and_then(value)).collect()
     };
     vec![

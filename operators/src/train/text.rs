@@ -93,7 +93,13 @@ impl TextEncoderChoice {
         let beside = files.folder().join(&published.model);
         let folder = match beside.is_dir() {
             true => beside,
-            false => model_folder(&published.model, &hub_cache()).map_err(|error| at(error.to_string()))?,
+            false => model_folder(&published.model, &hub_cache()).map_err(|error| {
+                let error = error.to_string();
+                match error.split_once("; ") {
+                    Some((message, help)) => at(message.to_owned()).help(help),
+                    None => at(error),
+                }
+            })?,
         };
         let stamps = stamps(&folder).map_err(|error| at(format!("{error:#}")))?;
         files.uses_folder(PARAMETER, &published.model, stamps);
